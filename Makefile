@@ -1,0 +1,83 @@
+# The commands of the project; `make help` lists them. Each installs what it needs and does not ask.
+SHELL         := bash
+.SHELLFLAGS   := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Where things go. Both can lie outside the clone.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+CACHE  := $(abspath $(or $(RESERVEGRID_CACHE),.cache))
+TOOLS  := $(CACHE)/tools
+BIN    := $(TARGET)/release/reservegrid
+DEMO   := $(TARGET)/demo/demo.toml
+
+NEXTEST := 0.9.151
+DENY    := 0.20.2
+
+POLICIES      := $(patsubst policies/%/Cargo.toml,%,$(wildcard policies/*/Cargo.toml))
+POLICY_WASM   := $(POLICIES:%=$(TARGET)/policies/%.wasm)
+POLICY_INPUTS := $(shell find wit policy-sdk -type f -not -name '*.md')
+
+# What the demo, the tests and the benchmarks find their parts by.
+export RESERVEGRID_BIN        := $(BIN)
+export RESERVEGRID_POLICY_DIR := $(TARGET)/policies
+export RESERVEGRID_NODE_DIR   := $(CACHE)/node
+export RESERVEGRID_CACHE      := $(CACHE)
+export PATH                   := $(TOOLS)/bin:$(PATH)
+
+.PHONY: run test build policies node lint fmt audit bench clean help setup wasm-toolchain nextest deny
+
+run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
+	@mkdir -p $(dir $(DEMO))
+	@sed 's|"\.\./target/|"$(TARGET)/|' examples/demo.toml >$(DEMO)
+	@exec $(BIN) demo --config $(DEMO)
+
+test: policies node nextest ## every test, with a real Bitcoin node
+	cargo nextest run --workspace --release
+	cargo test --doc --workspace --release --quiet
+
+build: setup ## target/release/reservegrid
+	cargo build --release --package reservegrid
+
+policies: $(POLICY_WASM) ## the standard policies as WebAssembly, in target/policies
+
+# A policy is built again when its own sources, the SDK or the contract changed, not when the gateway did.
+.SECONDEXPANSION:
+$(POLICY_WASM): $(TARGET)/policies/%.wasm: $$(shell find policies/$$* -type f) $(POLICY_INPUTS) | build wasm-toolchain
+	@mkdir -p $(@D)
+	$(BIN) policy build policies/$* --out $@
+
+node: ## a Bitcoin node for the tests
+	@scripts/get-node.sh $(RESERVEGRID_NODE_DIR)
+
+lint: setup deny ## formatting, clippy, licences and sources of dependencies
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	cargo deny --workspace check bans licenses sources
+
+fmt: ## format the sources
+	cargo fmt --all
+
+audit: deny ## known vulnerabilities in dependencies (needs the network)
+	cargo deny --workspace check advisories
+
+bench: policies ## handshake, frames and policies: measured here, beside the reference
+	cargo bench --workspace
+
+clean: ## remove what was built; tools and node stay in .cache
+	cargo clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup:
+	@scripts/setup.sh cc=gcc
+
+wasm-toolchain: setup
+	@scripts/wasm-toolchain.sh
+
+nextest: setup
+	@scripts/cargo-tool.sh cargo-nextest $(NEXTEST) $(TOOLS) --no-default-features --features default-no-update
+
+deny: setup
+	@scripts/cargo-tool.sh cargo-deny $(DENY) $(TOOLS)

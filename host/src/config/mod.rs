@@ -1,0 +1,164 @@
+//! The configuration: one typed tree from a TOML file and environment variables, checked once.
+//!
+//! Whoever holds a [`Config`] holds something that is complete and consistent; whoever does not gets
+//! every fault at once, each with its line ([`ConfigFaults`]). A variable
+//! `RESERVEGRID_<SECTION>__<KEY>` (and `RESERVEGRID_MODE`) goes before the key of the file. Relative
+//! paths of the file begin at the file's folder. Secrets are never in the file.
+//!
+//! - `sections`: the keys, each declared once with type, default and meaning; `check`: their bounds
+//! - `rules`: what must or may not stand together
+//! - `reader`, `document`: TOML and environment as typed values, with their places
+//! - `value`: how a text becomes a value; `fault`: what is said when it does not
+
+mod check;
+mod document;
+mod fault;
+mod reader;
+mod rules;
+mod secret;
+mod section;
+mod sections;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use fault::{ConfigFaults, Fault, Place};
+pub use secret::Secret;
+pub use section::{KeyInfo, Presence};
+pub use sections::{
+    Coinbase, Console, Drain, EmbeddedSource, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
+    PolicyEntry, Pool, SECTIONS,
+};
+
+use crate::gate::mode::Mode;
+use bitcoin::{Network, ScriptBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Environment variables by name.
+pub type Environment = BTreeMap<String, String>;
+
+/// A complete, checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// What a verdict may do.
+    pub mode: Mode,
+    /// Where templates come from.
+    pub source: Source,
+    /// What the coinbase of a block pays and says.
+    pub coinbase: Coinbase,
+    /// The timing of the gate.
+    pub gate: Gate,
+    /// The policies in the order in which they are asked; at least one.
+    pub policies: Vec<PolicyEntry>,
+    /// What serving miners needs: `None` exactly when [`Mode::serves_miners`] is false.
+    pub serving: Option<Serving>,
+    /// Where events are written.
+    pub events: Events,
+    /// The end of the process.
+    pub drain: Drain,
+}
+
+/// What serving miners needs.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// The listener and its limits.
+    pub miners: Miners,
+    /// The pool backend that receives shares.
+    pub pool: Pool,
+    /// The record of shares.
+    pub ledger: Ledger,
+}
+
+/// Where templates come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A Bitcoin node over JSON-RPC.
+    Node(NodeSource),
+    /// The chain inside the process (regtest rules).
+    Embedded(EmbeddedSource),
+}
+
+impl Source {
+    /// The network whose rules and addresses apply.
+    pub fn network(&self) -> Network {
+        match self {
+            Self::Node(node) => node.network,
+            Self::Embedded(_) => Network::Regtest,
+        }
+    }
+
+    /// How long the source may give nothing new.
+    pub fn stale_after(&self) -> Duration {
+        match self {
+            Self::Node(node) => node.stale_after,
+            Self::Embedded(embedded) => embedded.stale_after,
+        }
+    }
+}
+
+/// How the gateway shows a node who it is.
+#[derive(Clone, Debug)]
+pub enum NodeAuth {
+    /// The node's cookie file; it changes whenever the node starts, so it is read for each connection.
+    Cookie(PathBuf),
+    /// A user name and a password.
+    Password {
+        /// The user name.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration file with the variables of this process.
+    ///
+    /// # Errors
+    /// Every fault of the file and the variables, with its place.
+    pub fn load(path: &Path) -> Result<Self, ConfigFaults> {
+        let variables = std::env::vars_os()
+            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+            .collect();
+        Self::load_with(path, &variables)
+    }
+
+    /// [`load`](Self::load) with a given environment.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(path: &Path, environment: &Environment) -> Result<Self, ConfigFaults> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("the configuration file cannot be read: {error}");
+            ConfigFaults::new(path, vec![Fault { place: Place::Whole, message }])
+        })?;
+        Self::parse(&text, path, environment)
+    }
+
+    /// Checks the text of a configuration; `path` names it in faults and its folder is where relative
+    /// paths begin.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn parse(text: &str, path: &Path, environment: &Environment) -> Result<Self, ConfigFaults> {
+        let mut reader = reader::Reader::new(text, path, environment);
+        let config = rules::read(&mut reader, path);
+        let faults = reader.finish();
+        match config {
+            Some(config) if faults.is_empty() => Ok(config),
+            _ => Err(ConfigFaults::new(path, faults)),
+        }
+    }
+
+    /// What a payout of the embedded chain goes to where no address is given: a script that anyone may
+    /// spend (P2WSH of `OP_TRUE`), since its coins are worth nothing.
+    fn anyone_can_spend() -> ScriptBuf {
+        let script = bitcoin::script::Builder::new().push_opcode(bitcoin::opcodes::OP_TRUE).into_script();
+        ScriptBuf::new_p2wsh(&script.wscript_hash())
+    }
+}

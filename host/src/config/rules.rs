@@ -1,0 +1,178 @@
+//! The rules between keys: what must be there in which mode and with which source, and what may not
+//! stand together. Reads the whole tree; a fault never stops the reading of the rest.
+
+use super::{
+    Config, Mode, NodeAuth, Serving, Source,
+    document::{TOP, variable},
+    reader::Reader,
+    sections::{
+        Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Events, FILE_KEYS, Gate, Ledger, Miners, NodeKeys,
+        NodeSource, PolicyEntry, PolicyKeys, Pool, SourceKey, SourceKind, Top, key_names,
+    },
+};
+use bitcoin::Network;
+use std::{collections::BTreeMap, path::Path};
+
+/// Reads the whole tree. `None` when there was a fault; the reader has it.
+pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
+    let mode = Top::read(reader, TOP).map(|top| top.mode);
+    let source = source(reader);
+    let coinbase = coinbase(reader, source.as_ref());
+    let gate = gate(reader);
+    let policies = policies(reader);
+    // Without miners their sections may be there, and are checked, but nothing in them is needed. The
+    // same when the mode is not known: what is missing then is a guess.
+    let serves = mode.is_some_and(Mode::serves_miners);
+    reader.lenient = !serves;
+    let miners = Miners::read(reader, "miners");
+    let pool = Pool::read(reader, "pool");
+    let ledger = Ledger::read(reader, "ledger");
+    reader.lenient = false;
+    let (events, drain) = (Events::read(reader, "events"), Drain::read(reader, "drain"));
+    let serving = if serves { Some(Serving { miners: miners?, pool: pool?, ledger: ledger? }) } else { None };
+    Some(Config {
+        file: file.to_owned(),
+        mode: mode?,
+        source: source?,
+        coinbase: coinbase?,
+        gate: gate?,
+        policies: policies?,
+        serving,
+        events: events?,
+        drain: drain?,
+    })
+}
+
+fn source(reader: &mut Reader) -> Option<Source> {
+    const SECTION: &str = "source";
+    let Some(SourceKey { kind }) = SourceKey::read(reader, SECTION) else {
+        // Whether the other keys belong there cannot be said.
+        for key in key_names(SECTION) {
+            reader.take(SECTION, key);
+        }
+        return None;
+    };
+    let (keys, others) = match kind {
+        SourceKind::Node => (NodeKeys::KEYS, EmbeddedSource::KEYS),
+        SourceKind::Embedded => (EmbeddedSource::KEYS, NodeKeys::KEYS),
+    };
+    for name in others.iter().map(|key| key.name).filter(|name| keys.iter().all(|key| key.name != *name)) {
+        for name in [
+            name,
+            FILE_KEYS.into_iter().find(|file| file.strip_suffix("_file") == Some(name)).unwrap_or(name),
+        ] {
+            if reader.has(SECTION, name) {
+                reader.take(SECTION, name);
+                reader.fault(SECTION, name, "belongs to the other kind of source; remove it, or change kind");
+            }
+        }
+    }
+    match kind {
+        SourceKind::Embedded => EmbeddedSource::read(reader, SECTION).map(Source::Embedded),
+        SourceKind::Node => {
+            let given =
+                ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(SECTION, key));
+            let node = NodeKeys::read(reader, SECTION);
+            let auth = match given {
+                [true, false, false, false] => None,
+                [false, true, password, file] if password || file => None,
+                [false, true, ..] => Some((
+                    "password",
+                    format!(
+                        "is missing; set {}, or name a file that holds it with password_file",
+                        variable(SECTION, "password")
+                    ),
+                )),
+                [false, false, false, false] => Some((
+                    "cookie_file",
+                    "is missing; give the node's cookie file, or user and a password".into(),
+                )),
+                [true, ..] => {
+                    Some(("cookie_file", "stands beside user or password; give one of the two ways".into()))
+                }
+                [false, false, ..] => Some(("user", "is missing, and there is a password; give both".into())),
+            };
+            if let Some((key, message)) = auth {
+                reader.fault(SECTION, key, message);
+            }
+            let node = node?;
+            let auth = match (node.cookie_file, node.user, node.password) {
+                (Some(file), None, None) => NodeAuth::Cookie(file),
+                (None, Some(user), Some(password)) => NodeAuth::Password { user, password },
+                _ => return None,
+            };
+            let NodeKeys { url, network, request_timeout, stale_after, .. } = node;
+            Some(Source::Node(NodeSource { url, network, auth, request_timeout, stale_after }))
+        }
+    }
+}
+
+fn coinbase(reader: &mut Reader, source: Option<&Source>) -> Option<Coinbase> {
+    const KEY: (&str, &str) = ("coinbase", "payout_address");
+    let CoinbaseKeys { payout_address, tag } = CoinbaseKeys::read(reader, KEY.0)?;
+    let Some(address) = payout_address else {
+        if let Some(Source::Node(_)) = source {
+            reader.missing(KEY.0, KEY.1, "give the address that blocks pay to");
+        }
+        return matches!(source, Some(Source::Embedded(_)))
+            .then(|| Coinbase { payout: Config::anyone_can_spend(), tag });
+    };
+    let network = source?.network();
+    let written = address.clone().assume_checked().to_string();
+    match address.require_network(network) {
+        Ok(address) => Some(Coinbase { payout: address.script_pubkey(), tag }),
+        Err(_) => {
+            let name = if network == Network::Bitcoin { "mainnet".into() } else { network.to_string() };
+            reader.fault(
+                KEY.0,
+                KEY.1,
+                format!("{written:?} is an address of another network than {name}, where the source is"),
+            );
+            None
+        }
+    }
+}
+
+fn gate(reader: &mut Reader) -> Option<Gate> {
+    let gate = Gate::read(reader, "gate")?;
+    if gate.verdict_timeout > gate.hold_timeout {
+        reader.fault(
+            "gate",
+            "verdict_timeout",
+            "is longer than hold_timeout; a verdict has to come before the hold ends",
+        );
+        return None;
+    }
+    Some(gate)
+}
+
+fn policies(reader: &mut Reader) -> Option<Vec<PolicyEntry>> {
+    if reader.policies() == 0 {
+        reader.fault_of_file("there is no [[policy]]; a gateway without one would judge nothing");
+        return None;
+    }
+    let mut lines = BTreeMap::new();
+    let mut entries = Some(Vec::new());
+    for index in 0..reader.policies() {
+        let section = format!("policy.{index}");
+        let line = reader.place(&section, "").line().unwrap_or_default();
+        let entry = PolicyKeys::read(reader, &section).and_then(|keys| {
+            let PolicyKeys { name, module, sha256, settings, fuel } = keys;
+            if let Some(first) = lines.insert(name.clone(), line) {
+                reader.fault(
+                    &section,
+                    "name",
+                    format!("{name:?} is the name of the policy in line {first} too"),
+                );
+                return None;
+            }
+            let settings = settings.unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new()));
+            Some(PolicyEntry { name, module, sha256, settings, fuel, line })
+        });
+        entries = entries.zip(entry).map(|(mut entries, entry)| {
+            entries.push(entry);
+            entries
+        });
+    }
+    entries
+}

@@ -1,0 +1,293 @@
+//! Every key of the configuration, with its type, default, bounds and meaning, and the rules between keys.
+
+use super::{
+    Mode, NodeAuth,
+    check::{at_least_16_bytes, authority_key, between, header_text, plain_name, printable_tag, within},
+    document::{TOP, variable},
+    reader::Reader,
+    secret::Secret,
+    section::{KeyInfo, Presence, section},
+    value::{Value, named},
+};
+use bitcoin::{Address, CompactTarget, Network, ScriptBuf, address::NetworkUnchecked};
+use reqwest::Url;
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+section! {
+    /// The keys above all sections.
+    pub(super) Top {
+        /// What a verdict may do: "shadow", "observe" or "inline".
+        mode: Mode = required();
+    }
+
+    /// Which of the two sources.
+    pub(super) SourceKey {
+        /// "node": a Bitcoin node; "embedded": the chain inside the process, for demonstrations and tests.
+        kind: SourceKind = required();
+    }
+
+    /// The keys of a node.
+    pub(super) NodeKeys {
+        /// The JSON-RPC address of the node.
+        url: Url = required();
+        /// The network the node must be on.
+        network: Network = required();
+        /// The node's cookie file; either this, or `user` and a password.
+        cookie_file: Option<PathBuf> = optional();
+        /// The JSON-RPC user.
+        user: Option<String> = optional();
+        /// The JSON-RPC password.
+        password: Option<Secret> = optional_secret();
+        /// How long the node may take for one answer.
+        request_timeout: Duration = default("10s"), within("100ms", "10m");
+        /// How long the source may give nothing new before miners are told.
+        stale_after: Duration = default("3m"), within("1s", "24h");
+    }
+
+    /// The chain inside the process.
+    pub EmbeddedSource {
+        /// The target of its blocks, in compact form.
+        bits: CompactTarget = default("207fffff");
+        /// Signed transactions in each template.
+        transactions: u32 = default("200"), between(0, 4_000);
+        /// How often it makes a new template on the same tip.
+        refresh: Duration = default("5s"), within("50ms", "1h");
+        /// Every so many templates one pays low fees, for a policy to refuse; 0 for never.
+        low_fee_every: u32 = default("0");
+        /// How long the source may give nothing new before miners are told.
+        stale_after: Duration = default("3m"), within("1s", "24h");
+    }
+
+    /// What the coinbase of a block pays and says.
+    pub(super) CoinbaseKeys {
+        /// The address that blocks pay to; with the embedded source it may be left out.
+        payout_address: Option<Address<NetworkUnchecked>> = optional();
+        /// Text in the coinbase that names the pool: at most 32 printable ASCII characters.
+        tag: String = default("/ReserveGrid/"), printable_tag;
+    }
+
+    /// The timing of the gate.
+    pub Gate {
+        /// How long the verdict on a new chain tip may take before miners are held.
+        verdict_timeout: Duration = default("50ms"), within("1ms", "10s");
+        /// How long miners are held on their last job before they are disconnected.
+        hold_timeout: Duration = default("5s"), within("100ms", "10m");
+        /// What shares on a held job are worth: "accept" (marked as held) or "refuse".
+        held_shares: HeldShares = default("accept");
+    }
+
+    /// The keys of one policy.
+    pub(super) PolicyKeys {
+        /// The name of the entry: lower case letters, digits and dashes.
+        name: String = required(), plain_name;
+        /// The WebAssembly component.
+        module: PathBuf = required();
+        /// The SHA-256 that the module must have.
+        sha256: Option<[u8; 32]> = optional();
+        /// Settings for the policy; what they mean is the policy's business.
+        settings: Option<serde_json::Value> = optional();
+        /// Instructions (wasmtime fuel) that one evaluation may use.
+        fuel: u64 = default("100000000"), between(10_000, 100_000_000_000);
+    }
+
+    /// The listener for miners and its limits.
+    pub Miners {
+        /// The address and port to listen on.
+        listen: SocketAddr = required();
+        /// The secret key that signs the gateway's certificate.
+        authority_secret: Secret = secret("`reservegrid keys generate` makes one"), authority_key;
+        /// How long a certificate is valid; it is renewed well before its end.
+        certificate_validity: Duration = default("1h"), within("1m", "720h");
+        /// Connections served at once.
+        max_connections: u32 = default("10000"), between(1, 1_000_000);
+        /// How long the Noise handshake may take.
+        handshake_timeout: Duration = default("5s"), within("100ms", "5m");
+        /// How long after the handshake a channel must be open.
+        setup_timeout: Duration = default("10s"), within("100ms", "5m");
+        /// How long a miner may be silent.
+        idle_timeout: Duration = default("10m"), within("1s", "24h");
+        /// Channels on one connection.
+        max_channels_per_connection: u32 = default("64"), between(1, 100_000);
+        /// Shares that each channel's difficulty aims at.
+        shares_per_minute: f64 = default("6"), between(0.1, 600.0);
+    }
+
+    /// The pool backend that receives shares.
+    pub Pool {
+        /// Where shares are posted to.
+        url: Url = required();
+        /// The name of the signing key, sent along so that keys can be changed.
+        key_id: String = required(), header_text;
+        /// The key that signs what is posted (HMAC-SHA256): at least 16 bytes.
+        secret: Secret = secret("at least 16 bytes, the same as at the pool"), at_least_16_bytes;
+        /// Shares in one request at most.
+        batch_size: u32 = default("512"), between(1, 10_000);
+        /// How long the backend may take for one answer.
+        timeout: Duration = default("5s"), within("100ms", "5m");
+    }
+
+    /// The durable record of shares.
+    pub Ledger {
+        /// Its folder; it is made when it does not exist.
+        dir: PathBuf = required();
+    }
+
+    /// Where events are written.
+    pub Events {
+        /// A file that gets one JSON object a line; without it there is none.
+        file: Option<PathBuf> = optional();
+        /// What is shown in the terminal: "text" or "off".
+        console: Console = default("text");
+    }
+
+    /// The end of the process.
+    pub Drain {
+        /// How long miners and shares on their way get before the process ends.
+        timeout: Duration = default("5s"), within("0s", "10m");
+    }
+}
+
+/// Which of the two sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SourceKind {
+    /// A Bitcoin node.
+    Node,
+    /// The chain inside the process.
+    Embedded,
+}
+
+/// What shares on a held job are worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldShares {
+    /// They are accepted and marked as held.
+    Accept,
+    /// They are refused.
+    Refuse,
+}
+
+/// What is shown in the terminal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// One readable line for each event.
+    Text,
+    /// Nothing.
+    Off,
+}
+
+/// Reads an enum from its two names.
+macro_rules! names {
+    ($kind:ident { $a:literal => $va:ident, $b:literal => $vb:ident }, $expected:literal) => {
+        impl FromStr for $kind {
+            type Err = ();
+            fn from_str(text: &str) -> Result<Self, ()> {
+                match text {
+                    $a => Ok(Self::$va),
+                    $b => Ok(Self::$vb),
+                    _ => Err(()),
+                }
+            }
+        }
+        named!($kind, $expected);
+    };
+}
+names!(SourceKind { "node" => Node, "embedded" => Embedded }, r#"a source; write "node" or "embedded""#);
+names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
+names!(Console { "text" => Text, "off" => Off }, r#"a choice; write "text" or "off""#);
+
+/// A Bitcoin node as template source.
+#[derive(Clone, Debug)]
+pub struct NodeSource {
+    /// The JSON-RPC address.
+    pub url: Url,
+    /// The network it must be on.
+    pub network: Network,
+    /// How the gateway shows who it is.
+    pub auth: NodeAuth,
+    /// How long one answer may take.
+    pub request_timeout: Duration,
+    /// How long it may give nothing new.
+    pub stale_after: Duration,
+}
+
+/// What the coinbase of a block pays and says.
+#[derive(Clone, Debug)]
+pub struct Coinbase {
+    /// The script that is paid, of an address of the source's network.
+    pub payout: ScriptBuf,
+    /// Text in the coinbase script: at most 32 bytes, printable ASCII.
+    pub tag: String,
+}
+
+/// One policy.
+#[derive(Clone, Debug)]
+pub struct PolicyEntry {
+    /// Its name, unique among the entries.
+    pub name: String,
+    /// The component's file.
+    pub module: PathBuf,
+    /// The SHA-256 the file must have.
+    pub sha256: Option<[u8; 32]>,
+    /// The settings for the policy: a JSON object, empty when there are none.
+    pub settings: serde_json::Value,
+    /// Fuel for one evaluation.
+    pub fuel: u64,
+    /// The line of the entry in the configuration file, for faults found later.
+    pub line: usize,
+}
+
+/// The sections by name with their keys; the keys above all sections have the name `""`.
+pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
+    (TOP, &[Top::KEYS]),
+    ("source", &[SourceKey::KEYS, NodeKeys::KEYS, EmbeddedSource::KEYS]),
+    ("coinbase", &[CoinbaseKeys::KEYS]),
+    ("gate", &[Gate::KEYS]),
+    ("policy", &[PolicyKeys::KEYS]),
+    ("miners", &[Miners::KEYS]),
+    ("pool", &[Pool::KEYS]),
+    ("ledger", &[Ledger::KEYS]),
+    ("events", &[Events::KEYS]),
+    ("drain", &[Drain::KEYS]),
+];
+
+/// The names of the sections.
+pub(super) fn section_names() -> impl Iterator<Item = &'static str> {
+    SECTIONS.iter().map(|(name, _)| *name).filter(|name| *name != TOP)
+}
+
+/// Whether a table of this name belongs into a configuration; policies are a list and no such table.
+pub(super) fn is_section(name: &str) -> bool {
+    name != "policy" && section_names().any(|known| known == name)
+}
+
+/// The names that may stand in the file under a section: a secret has the name of its file there.
+pub(super) fn key_names(section: &str) -> impl Iterator<Item = &'static str> {
+    let mut names = Vec::new();
+    for (key, secret) in keys(section) {
+        names.extend(if secret {
+            FILE_KEYS.into_iter().find(|name| name.strip_suffix("_file") == Some(key))
+        } else {
+            Some(key)
+        });
+    }
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter()
+}
+
+/// The keys that name the file of a secret.
+pub(super) const FILE_KEYS: [&str; 3] = ["authority_secret_file", "password_file", "secret_file"];
+
+fn keys(section: &str) -> impl Iterator<Item = (&'static str, bool)> {
+    let of_section = SECTIONS.iter().filter(move |(name, _)| *name == section);
+    of_section
+        .flat_map(|(_, lists)| lists.iter().flat_map(|list| list.iter()))
+        .map(|key| (key.name, matches!(key.presence, Presence::Secret | Presence::OptionalSecret)))
+}
+
+/// The names of all variables.
+pub(super) fn variables() -> impl Iterator<Item = String> {
+    section_names().filter(|name| is_section(name)).flat_map(|section| {
+        let bare = keys(section).map(|(key, _)| key);
+        key_names(section).chain(bare).map(|key| variable(section, key)).collect::<Vec<_>>()
+    })
+}

@@ -1,0 +1,180 @@
+//! Events as lines for people: time, room, what happened, in words; colour where a terminal shows it.
+
+use super::{
+    Stamped,
+    schema::{Enforced, Event},
+};
+use crate::reason::{Reason, Severity};
+use std::io::{self, IsTerminal, Write};
+
+const DIM: &str = "2";
+const RED: &str = "31";
+const GREEN: &str = "32";
+const YELLOW: &str = "33";
+const CYAN: &str = "36";
+
+/// Writes lines to standard output.
+pub struct Console {
+    colour: bool,
+    failed: bool,
+}
+
+impl Console {
+    /// Standard output, coloured when it is a terminal.
+    pub fn stdout() -> Self {
+        Self { colour: io::stdout().is_terminal(), failed: false }
+    }
+
+    /// Prints one event. A closed standard output ends the console, not the gateway.
+    pub fn print(&mut self, record: &Stamped) {
+        let line = Line::of(&record.event);
+        let (time, room) = (clock(record.time_ms), line.room);
+        let text = if self.colour {
+            format!("\x1b[{DIM}m{time}\x1b[0m \x1b[{}m{room:<9}\x1b[0m {}\n", line.colour, line.text)
+        } else {
+            format!("{time} {room:<9} {}\n", line.text)
+        };
+        if !self.failed {
+            self.failed = io::stdout().write_all(text.as_bytes()).is_err();
+        }
+    }
+}
+
+struct Line {
+    room: &'static str,
+    colour: &'static str,
+    text: String,
+}
+
+impl Line {
+    fn of(event: &Event) -> Self {
+        let line = |room, colour, text| Self { room, colour, text };
+        match event {
+            Event::GatewayStarted(e) => {
+                let policies = if e.policies.is_empty() { "none".into() } else { e.policies.join(", ") };
+                let mut text = format!("ReserveGrid {}, mode {}, policies: {policies}", e.version, e.mode);
+                text += &format!("\n{:18} templates from {}", "", e.source);
+                if let (Some(listen), Some(key)) = (&e.listen, &e.authority_key) {
+                    text += &format!("\n{:18} miners: stratum2+tcp://{listen}/{key}", "");
+                }
+                line("gateway", CYAN, text)
+            }
+            Event::GatewayStopped { .. } => line("gateway", CYAN, "stopped".into()),
+            Event::SourceUp { source } => line("source", GREEN, format!("{source} answers")),
+            Event::SourceDown(e) => {
+                let text = format!("{}: {}; next try in {} ms", e.reason, e.detail, e.retry_in_ms);
+                line("source", colour(e.reason), text)
+            }
+            Event::TemplateJudged(e) => {
+                let average = e.total_fees.checked_div(e.transactions as u64).unwrap_or(0);
+                let facts = format!(
+                    "height {}, {} tx, {} sat fees (avg {average}), {:.2} MWU, judged in {:.1} ms",
+                    e.height,
+                    e.transactions,
+                    e.total_fees,
+                    e.total_weight as f64 / 1e6,
+                    e.duration_us as f64 / 1e3,
+                );
+                let why = match (&e.verdict.reason_code, &e.verdict.reason_detail) {
+                    (Some(code), Some(detail)) => format!("{code}: {detail}"),
+                    _ => "accepted".into(),
+                };
+                let (colour, word) = match e.enforced {
+                    Enforced::Admitted => (GREEN, "admitted"),
+                    Enforced::WouldReject => (YELLOW, "used, would be rejected"),
+                    Enforced::Refused => (RED, "REJECTED"),
+                    Enforced::Logged if e.verdict.accepted => (GREEN, "accepted (shadow)"),
+                    Enforced::Logged => (RED, "rejected (shadow)"),
+                    Enforced::Superseded => (DIM, "superseded"),
+                };
+                let why = if e.verdict.accepted { String::new() } else { format!("\n{:28} {why}", "") };
+                line("template", colour, format!("{word:<9} {facts}{why}"))
+            }
+            Event::TemplateSuperseded { template, .. } => {
+                line("template", DIM, format!("superseded by a newer one: {}", short(template)))
+            }
+            Event::WorkReleased(e) => {
+                let tip = if e.reason == Reason::PrevhashSwitched {
+                    format!(", new tip {} ms ago", e.since_tip_ms)
+                } else {
+                    String::new()
+                };
+                let text = format!("job {} at height {} to {} miners{tip}", e.job, e.height, e.connections);
+                line("job", CYAN, text)
+            }
+            Event::GateHeld { reason, .. } => line("gate", YELLOW, format!("{reason}: {}", reason.meaning())),
+            Event::GateExpired { reason, connections, .. } => {
+                line("gate", RED, format!("{reason}: {} ({connections} connections)", reason.meaning()))
+            }
+            Event::WorkFailed { reason, detail } => line("job", RED, format!("{reason}: {detail}")),
+            Event::ConnectionClosed(e) => {
+                let detail = if e.detail.is_empty() { e.reason.meaning() } else { &e.detail };
+                let text = format!("#{} {} left: {}: {detail}", e.connection, e.peer, e.reason);
+                line("miner", colour(e.reason), text)
+            }
+            Event::ChannelOpened(e) => {
+                let text = format!(
+                    "{} opened {} channel {} on #{}, difficulty {:.6}",
+                    e.user_identity, e.kind, e.channel, e.connection, e.difficulty
+                );
+                line("miner", CYAN, text)
+            }
+            Event::ChannelRefused { connection, reason, detail } => {
+                line("miner", YELLOW, format!("#{connection} got no channel: {reason}: {detail}"))
+            }
+            Event::ShareAccepted(e) => {
+                let held = if e.held { ", held" } else { "" };
+                let text = format!("accepted  {} by {}, job {}{held}", short(&e.share_id), e.user_identity, e.job);
+                line("share", GREEN, text)
+            }
+            Event::ShareRejected(e) => {
+                line("share", YELLOW, format!("rejected  by {}: {}", e.user_identity, e.reason))
+            }
+            Event::ShareForwardResult(e) if e.reason == Reason::ForwardAccepted => {
+                line("pool", GREEN, format!("took      {}", short(&e.share_id)))
+            }
+            Event::ShareForwardResult(e) => {
+                line("pool", RED, format!("refused   {}: {}", short(&e.share_id), e.detail))
+            }
+            Event::ForwardStatus(e) => {
+                line("pool", colour(e.reason), format!("{}: {} ({} shares)", e.reason, e.detail, e.shares))
+            }
+            Event::LedgerFailed { reason, detail } => line("ledger", RED, format!("{reason}: {detail}")),
+            Event::BlockFound(e) if e.reason == Reason::BlockSubmitted => {
+                let coins = e.coinbase_value as f64 / 1e8;
+                let text = format!(
+                    "FOUND     height {}, {} by {}, pays {coins:.8} BTC",
+                    e.height,
+                    e.hash,
+                    e.user_identity
+                );
+                line("block", GREEN, text)
+            }
+            Event::BlockFound(e) => {
+                line("block", RED, format!("LOST      height {}: {}: {}", e.height, e.reason, e.detail))
+            }
+            Event::EventsDropped { count } => {
+                line("events", YELLOW, format!("{count} events were dropped: the sinks are too slow"))
+            }
+        }
+    }
+}
+
+fn colour(reason: Reason) -> &'static str {
+    match reason.severity() {
+        Severity::Info => DIM,
+        Severity::Warning => YELLOW,
+        Severity::Error => RED,
+    }
+}
+
+/// The telling end of a hash in display order: its beginning is zeros.
+fn short(hash: &str) -> &str {
+    hash.get(hash.len().saturating_sub(12)..).unwrap_or(hash)
+}
+
+/// `hh:mm:ss` of a Unix time in milliseconds, UTC.
+fn clock(ms: u64) -> String {
+    let seconds = ms / 1000 % 86_400;
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}

@@ -1,0 +1,268 @@
+//! The events and their fields. One JSON object each, `event` names the kind; amounts are satoshi,
+//! hashes hex in display order, durations carry their unit in the name.
+
+use crate::{
+    gate::Mode,
+    policy::Verdict,
+    reason::Reason,
+};
+use serde::Serialize;
+
+/// Everything the gateway says about itself.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "each variant's record documents it")]
+pub enum Event {
+    GatewayStarted(GatewayStarted),
+    GatewayStopped { reason: Reason },
+    SourceUp { source: String },
+    SourceDown(SourceDown),
+    TemplateJudged(Box<TemplateJudged>),
+    TemplateSuperseded { reason: Reason, template: String },
+    WorkReleased(WorkReleased),
+    GateHeld { reason: Reason, tip: Option<String> },
+    GateExpired { reason: Reason, tip: Option<String>, connections: u64 },
+    WorkFailed { reason: Reason, detail: String },
+    ConnectionClosed(ConnectionClosed),
+    ChannelOpened(ChannelOpened),
+    ChannelRefused { connection: u64, reason: Reason, detail: String },
+    ShareAccepted(ShareAccepted),
+    ShareRejected(ShareRejected),
+    ShareForwardResult(ShareForwardResult),
+    ForwardStatus(ForwardStatus),
+    LedgerFailed { reason: Reason, detail: String },
+    BlockFound(BlockFound),
+    EventsDropped { count: u64 },
+}
+
+/// The gateway is up.
+#[derive(Debug, Serialize)]
+pub struct GatewayStarted {
+    /// Version of the gateway.
+    pub version: &'static str,
+    /// The mode in force.
+    pub mode: Mode,
+    /// Where templates come from.
+    pub source: String,
+    /// Digest of the policy set in force.
+    pub policy_set: String,
+    /// The policies in it, in order.
+    pub policies: Vec<String>,
+    /// Where miners connect; none in shadow mode.
+    pub listen: Option<String>,
+    /// The key miners must be given, base58.
+    pub authority_key: Option<String>,
+}
+
+/// The template source failed.
+#[derive(Debug, Serialize)]
+pub struct SourceDown {
+    /// Which source.
+    pub source: String,
+    /// Why.
+    pub reason: Reason,
+    /// What happened and what to do.
+    pub detail: String,
+    /// When it is tried again, milliseconds from now.
+    pub retry_in_ms: u64,
+}
+
+/// A template was judged: what the policies said, and what the mode made of it.
+#[derive(Debug, Serialize)]
+pub struct TemplateJudged {
+    /// Digest of the template.
+    pub template: String,
+    /// Height of the block it would become.
+    pub height: u32,
+    /// The tip it builds on.
+    pub previous_block_hash: String,
+    /// Transactions, without coinbase.
+    pub transactions: usize,
+    /// Sum of fees, satoshi.
+    pub total_fees: u64,
+    /// Weight of the transactions, WU.
+    pub total_weight: u64,
+    /// Sigop cost of the transactions.
+    pub total_sigops: u64,
+    /// Subsidy and fees, satoshi.
+    pub coinbase_value: u64,
+    /// Digest of the policy set that judged.
+    pub policy_set: String,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The policy that decided, when one refused.
+    pub decided_by: Option<String>,
+    /// What every policy said.
+    pub policies: Vec<PolicyVerdict>,
+    /// The mode in force.
+    pub mode: Mode,
+    /// What became of it.
+    pub enforced: Enforced,
+    /// Time the evaluation took, microseconds.
+    pub duration_us: u64,
+}
+
+/// What one policy of the set said.
+#[derive(Debug, Serialize)]
+pub struct PolicyVerdict {
+    /// The policy's name in the set.
+    pub name: String,
+    /// Its verdict.
+    pub verdict: Verdict,
+    /// Fuel used; none when it did not end by itself.
+    pub fuel: Option<u64>,
+    /// Time it took, microseconds.
+    pub duration_us: u64,
+}
+
+/// What the mode made of a verdict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforced {
+    /// It became work because the policies accepted it.
+    Admitted,
+    /// It became work although inline mode would have refused it (observe).
+    WouldReject,
+    /// It did not become work.
+    Refused,
+    /// It was only written down (shadow).
+    Logged,
+    /// A newer template made the verdict pointless.
+    Superseded,
+}
+
+/// A job was made and goes to every miner.
+#[derive(Debug, Serialize)]
+pub struct WorkReleased {
+    /// `prevhash_switched` on a new tip, `template_admitted` on the same.
+    pub reason: Reason,
+    /// Number of the job in this process.
+    pub job: u64,
+    /// Digest of its template.
+    pub template: String,
+    /// Height of the block it would become.
+    pub height: u32,
+    /// From the arrival of the tip to the release, milliseconds; 0 on the same tip.
+    pub since_tip_ms: u64,
+    /// Connections it goes to.
+    pub connections: u64,
+}
+
+/// A connection ended.
+#[derive(Debug, Serialize)]
+pub struct ConnectionClosed {
+    /// Number of the connection in this process.
+    pub connection: u64,
+    /// Address of the peer.
+    pub peer: String,
+    /// Why.
+    pub reason: Reason,
+    /// More about it, for people; may be empty.
+    pub detail: String,
+}
+
+/// A miner has a channel.
+#[derive(Debug, Serialize)]
+pub struct ChannelOpened {
+    /// Number of the connection.
+    pub connection: u64,
+    /// The channel's id on it.
+    pub channel: u32,
+    /// `standard` or `extended`.
+    pub kind: &'static str,
+    /// Who mines.
+    pub user_identity: String,
+    /// Difficulty of its shares.
+    pub difficulty: f64,
+}
+
+/// The first of a share's two events: the miner is told Success.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShareAccepted {
+    /// The share's identity: its header hash.
+    pub share_id: String,
+    /// Who mined it.
+    pub user_identity: String,
+    /// Number of the connection.
+    pub connection: u64,
+    /// The channel's id on it.
+    pub channel: u32,
+    /// Number of the job.
+    pub job: u64,
+    /// Digest of the job's template.
+    pub template: String,
+    /// Height of the block it would have become.
+    pub height: u32,
+    /// The tip it was mined on.
+    pub previous_block_hash: String,
+    /// Difficulty it was credited with (that of its target).
+    pub difficulty: f64,
+    /// Header version.
+    pub version: u32,
+    /// Header time, Unix seconds.
+    pub ntime: u32,
+    /// Header nonce.
+    pub nonce: u32,
+    /// The full extranonce, hex.
+    pub extranonce: String,
+    /// Mined on the last job while newer work was held back.
+    pub held: bool,
+    /// It solves the block.
+    pub solves_block: bool,
+}
+
+/// A share did not count.
+#[derive(Debug, Serialize)]
+pub struct ShareRejected {
+    /// Why.
+    pub reason: Reason,
+    /// Number of the connection.
+    pub connection: u64,
+    /// The channel's id on it.
+    pub channel: u32,
+    /// Who mined it.
+    pub user_identity: String,
+    /// The miner's own number for it.
+    pub sequence_number: u32,
+}
+
+/// The second of a share's two events: the pool's answer.
+#[derive(Clone, Debug, Serialize)]
+pub struct ShareForwardResult {
+    /// Joins it to the first.
+    pub share_id: String,
+    /// `forward_accepted` or `forward_rejected`.
+    pub reason: Reason,
+    /// The pool's words; may be empty.
+    pub detail: String,
+    /// How often it was sent.
+    pub attempts: u32,
+}
+
+/// Forwarding as a whole changed its state.
+#[derive(Debug, Serialize)]
+pub struct ForwardStatus {
+    /// `forward_retrying` or `forward_recovered`.
+    pub reason: Reason,
+    /// What happened.
+    pub detail: String,
+    /// Shares concerned.
+    pub shares: usize,
+}
+
+/// A share solved a block.
+#[derive(Debug, Serialize)]
+pub struct BlockFound {
+    /// `block_submitted`, `block_rejected_by_node` or `block_submit_failed`.
+    pub reason: Reason,
+    /// Hash of the block, also the id of the share that solved it.
+    pub hash: String,
+    /// Its height.
+    pub height: u32,
+    /// Who mined it.
+    pub user_identity: String,
+    /// The source's words; may be empty.
+    pub detail: String,
+    /// What it pays, satoshi.
+    pub coinbase_value: u64,
+}

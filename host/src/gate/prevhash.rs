@@ -1,0 +1,241 @@
+//! The prevhash gate as a state machine: no clock, no sockets, no tasks.
+//!
+//! ```text
+//! Following ──template on a new tip──► Switching ──accepted within verdict_timeout──► Following
+//!                                         ├─ refused, or verdict_timeout passes ──► Holding
+//! Holding ──a template on the tip is admitted──► Following
+//! Holding ──hold_timeout since the tip moved──► Expired ──a template is admitted──► Following
+//! ```
+//!
+//! While switching or holding, miners keep their last job: nothing told them about the new tip.
+//! Verdicts find their template by digest, never by the order in which they arrive.
+
+use super::{Admitted, Mode};
+use crate::{
+    policy::Verdict,
+    reason::{Reason, VerdictCode},
+    template::{Template, TemplateDigest},
+};
+use bitcoin::BlockHash;
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Templates whose verdict may be outstanding at once; the oldest gives way.
+const MAX_PENDING: usize = 4;
+
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timings {
+    /// From a new tip to the verdict on its first template.
+    pub verdict_timeout: Duration,
+    /// From the first unserved tip to the disconnection of the miners.
+    pub hold_timeout: Duration,
+}
+
+/// What miners may do at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Work on the current tip is out.
+    Following,
+    /// A new tip is known, the verdict on its first template is not.
+    Switching,
+    /// No work on the current tip was admitted yet; miners keep their last job.
+    Holding,
+    /// The hold lasted too long, or the source fell silent: nobody is served.
+    Expired,
+}
+
+/// What the gateway must do.
+#[derive(Debug)]
+pub enum Action {
+    /// Make a job of this and send it to every miner.
+    Release {
+        /// The proof.
+        template: Admitted<Template>,
+        /// The template is the first released on its tip.
+        new_tip: bool,
+        /// From the tip's arrival to this release.
+        since_tip: Duration,
+    },
+    /// Shares on the last job are from now on "held".
+    Hold(Reason),
+    /// Tell every miner why, disconnect it, refuse new ones.
+    Expire(Reason),
+    /// The verdict on this template no longer matters.
+    Superseded(TemplateDigest),
+    /// The template was refused; what miners have stays valid.
+    Refused(TemplateDigest),
+}
+
+#[derive(Debug)]
+struct Pending {
+    sequence: u64,
+    template: Arc<Template>,
+}
+
+/// The gate. Every method takes the time; the next moment it wants to be asked is [`Gate::deadline`].
+#[derive(Debug)]
+pub struct Gate {
+    mode: Mode,
+    timings: Timings,
+    phase: Phase,
+    tip: Option<BlockHash>,
+    /// When the tip moved that is not served yet; a second move restarts nothing for the miners.
+    unserved_since: Instant,
+    switch_deadline: Instant,
+    pending: VecDeque<Pending>,
+    sequence: u64,
+    released: u64,
+}
+
+impl Gate {
+    /// A gate that has seen nothing: it is switching to a tip it does not know yet, without a deadline.
+    pub fn new(mode: Mode, timings: Timings, now: Instant) -> Self {
+        Self {
+            mode,
+            timings,
+            phase: Phase::Switching,
+            tip: None,
+            unserved_since: now,
+            switch_deadline: now,
+            pending: VecDeque::with_capacity(MAX_PENDING),
+            sequence: 0,
+            released: 0,
+        }
+    }
+
+    /// The current phase.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The newest tip; `None` before the first template and while the source is silent.
+    pub fn tip(&self) -> Option<BlockHash> {
+        self.tip
+    }
+
+    /// No work on the newest tip is out.
+    pub fn is_waiting(&self) -> bool {
+        self.phase != Phase::Following
+    }
+
+    /// The mode in force.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The source gave a template, which is now being judged.
+    pub fn on_template(&mut self, now: Instant, template: Arc<Template>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.tip != Some(template.previous_block_hash) {
+            // The hold counts from the first tip that miners were not served, so a second tip
+            // change while they are held restarts nothing.
+            if self.phase == Phase::Following || self.tip.is_none() {
+                self.unserved_since = now;
+            }
+            if self.phase == Phase::Following {
+                self.phase = Phase::Switching;
+            }
+            self.tip = Some(template.previous_block_hash);
+            self.switch_deadline = now + self.timings.verdict_timeout;
+        }
+        self.sequence += 1;
+        if self.pending.len() == MAX_PENDING
+            && let Some(oldest) = self.pending.pop_front()
+        {
+            actions.push(Action::Superseded(oldest.template.digest));
+        }
+        self.pending.push_back(Pending { sequence: self.sequence, template });
+        actions
+    }
+
+    /// A verdict arrived. It is applied to the template it names, if that still matters.
+    pub fn on_verdict(&mut self, now: Instant, digest: TemplateDigest, verdict: &Verdict) -> Vec<Action> {
+        let Some(at) = self.pending.iter().position(|p| p.template.digest == digest) else {
+            return vec![Action::Superseded(digest)];
+        };
+        let Some(pending) = self.pending.remove(at) else { return Vec::new() };
+        if Some(pending.template.previous_block_hash) != self.tip || pending.sequence < self.released {
+            return vec![Action::Superseded(digest)];
+        }
+        match (self.mode, &verdict.reason_code) {
+            (Mode::Shadow, None) => Vec::new(),
+            (Mode::Shadow, Some(_)) => vec![Action::Refused(digest)],
+            (Mode::Observe, code) => self.release(now, pending, code.clone()),
+            (Mode::Inline, None) => self.release(now, pending, None),
+            (Mode::Inline, Some(_)) => {
+                let mut actions = vec![Action::Refused(digest)];
+                if self.phase == Phase::Switching {
+                    self.phase = Phase::Holding;
+                    actions.push(Action::Hold(Reason::PrevhashHeld));
+                }
+                actions
+            }
+        }
+    }
+
+    /// Time passed. Call at or after [`Gate::deadline`]; calling early changes nothing.
+    pub fn on_time(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.tip.is_none() || self.mode == Mode::Shadow {
+            return actions;
+        }
+        if self.phase == Phase::Switching && now >= self.switch_deadline {
+            let newest = self.pending.back().map(|p| p.template.previous_block_hash);
+            if self.mode == Mode::Observe
+                && newest == self.tip
+                && let Some(pending) = self.pending.pop_back()
+            {
+                let late = VerdictCode::Gateway(Reason::PrevhashVerdictTimeout);
+                return self.release(now, pending, Some(late));
+            }
+            self.phase = Phase::Holding;
+            actions.push(Action::Hold(Reason::PrevhashVerdictTimeout));
+        }
+        if self.phase == Phase::Holding && now >= self.unserved_since + self.timings.hold_timeout {
+            self.phase = Phase::Expired;
+            actions.push(Action::Expire(Reason::PrevhashHoldExpired));
+        }
+        actions
+    }
+
+    /// The source has given no sign of life for its configured time. Inline mode stops serving:
+    /// nobody knows whether the tip is still the tip.
+    pub fn on_source_stale(&mut self) -> Vec<Action> {
+        if self.mode != Mode::Inline || self.phase == Phase::Expired {
+            return Vec::new();
+        }
+        self.phase = Phase::Expired;
+        // Forget the tip: when the source is back, its first template must be judged like a new tip.
+        self.tip = None;
+        self.pending.clear();
+        vec![Action::Expire(Reason::TemplateSourceStale)]
+    }
+
+    /// When [`Gate::on_time`] has something to do next.
+    pub fn deadline(&self) -> Option<Instant> {
+        if self.tip.is_none() || self.mode == Mode::Shadow {
+            return None;
+        }
+        match self.phase {
+            Phase::Switching => Some(self.switch_deadline),
+            Phase::Holding => Some(self.unserved_since + self.timings.hold_timeout),
+            Phase::Following | Phase::Expired => None,
+        }
+    }
+
+    fn release(&mut self, now: Instant, pending: Pending, would_reject: Option<VerdictCode>) -> Vec<Action> {
+        let new_tip = self.phase != Phase::Following;
+        let since_tip = if new_tip { now.saturating_duration_since(self.unserved_since) } else { Duration::ZERO };
+        self.phase = Phase::Following;
+        self.released = pending.sequence;
+        vec![Action::Release { template: Admitted::new(pending.template, would_reject), new_tip, since_tip }]
+    }
+}
+
+#[cfg(test)]
+#[path = "prevhash_tests.rs"]
+mod tests;

@@ -1,0 +1,308 @@
+//! The gateway as a whole: makes the rooms from the configuration, connects them, and ends them.
+//!
+//! ```text
+//! source ─► flow (judge, gate, job) ─► miner ─► ledger ─► pool
+//!    ▲                                   │
+//!    └───────────── blocks ◄─────────────┘
+//! ```
+//!
+//! - `source`: asks the template source for news, with backoff and a staleness watch
+//! - `flow`: news to verdicts to work
+//! - `blocks`: solved blocks back to the source
+
+mod blocks;
+mod flow;
+mod source;
+
+use crate::{
+    config::{Config, Console, HeldShares, NodeAuth, Serving, Source},
+    event::{self, Event, EventWriter, Events, schema},
+    gate::{Gate, Timings},
+    job::CoinbaseSpec,
+    ledger::{self, LedgerTasks, forward::ForwardConfig},
+    miner::{Limits, Server, ServerParts, Work},
+    noise::{AuthoritySecretKey, KeyTextError},
+    policy::{EngineLimits, Judge, PolicyFault, PolicySet, PolicySpec},
+    reason::Reason,
+    template::{
+        TemplateSource,
+        chain::{EmbeddedChain, EmbeddedConfig},
+        node::{self, NodeConfig},
+    },
+};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant},
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+};
+
+/// Solved blocks that may wait for the source.
+const MAX_BLOCKS_WAITING: usize = 64;
+
+/// Why the gateway does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// Policies that cannot be loaded, each with the line of its entry in the configuration.
+    Policies {
+        /// The configuration file.
+        file: String,
+        /// Each fault and the line of its policy.
+        faults: Vec<(usize, PolicyFault)>,
+    },
+    /// The authority key is none.
+    Key(KeyTextError),
+    /// Something of the operating system: a file, an address.
+    Io(io::Error),
+    /// The source cannot be set up.
+    Source(String),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Policies { file, faults } => {
+                for (line, fault) in faults {
+                    writeln!(f, "{file}:{line}: policy \"{}\": {}: {}", fault.policy, fault.reason, fault.detail)?;
+                }
+                write!(f, "{} of the policies cannot be loaded; nothing was started", faults.len())
+            }
+            Self::Key(error) => write!(f, "[miners] authority secret: {error}"),
+            Self::Io(error) => error.fmt(f),
+            Self::Source(detail) => write!(f, "[source]: {detail}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A running gateway.
+pub struct Gateway {
+    shutdown: watch::Sender<bool>,
+    flow: JoinHandle<()>,
+    source: JoinHandle<()>,
+    serving: Option<ServingTasks>,
+    events: Events,
+    writer: EventWriter,
+    drain: Duration,
+    /// Where miners connect; `None` in shadow mode.
+    pub listen: Option<SocketAddr>,
+    /// The key miners must be given; `None` in shadow mode.
+    pub authority_key: Option<String>,
+}
+
+struct ServingTasks {
+    server: JoinHandle<()>,
+    blocks: JoinHandle<()>,
+    ledger: LedgerTasks,
+}
+
+impl Gateway {
+    /// Starts everything. Must run inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let console = (config.events.console == Console::Text).then(event::console::Console::stdout);
+        let set = Arc::new(load_policies(&config)?);
+        let workers = set.limits().workers;
+        let (events, writer) = event::start(config.events.file.as_deref(), console)?;
+        let source = make_source(&config.source)?;
+        let (shutdown, down) = watch::channel(false);
+        let (work, work_seen) = watch::channel(Work::default());
+        let mut listening = None;
+        if let Some(serving) = &config.serving {
+            listening = Some(serve(&config, serving, &events, &source, work_seen, &down).await?);
+        }
+        let listen = listening.as_ref().map(|l| l.address);
+        let authority_key = listening.as_ref().map(|l| l.authority.clone());
+        events.emit(Event::GatewayStarted(schema::GatewayStarted {
+            version: env!("CARGO_PKG_VERSION"),
+            mode: config.mode,
+            source: source.name(),
+            policy_set: set.digest().to_string(),
+            policies: set.policies().map(|(name, ..)| name.to_owned()).collect(),
+            listen: listen.map(|address| address.to_string()),
+            authority_key: authority_key.clone(),
+        }));
+        let ask = listening.as_ref().map_or_else(Arc::default, |l| l.ask.clone());
+        let connections = listening.as_ref().map_or_else(Arc::default, |l| l.connections.clone());
+        let (news, news_seen) = mpsc::channel(1);
+        let watcher = source::Watcher {
+            source,
+            stale_after: config.source.stale_after(),
+            news,
+            ask: ask.clone(),
+            events: events.clone(),
+        };
+        let timings =
+            Timings { verdict_timeout: config.gate.verdict_timeout, hold_timeout: config.gate.hold_timeout };
+        let flow = flow::Flow {
+            gate: Gate::new(config.mode, timings, Instant::now()),
+            judge: Judge::new(set, workers),
+            coinbase: CoinbaseSpec { payout: config.coinbase.payout.clone(), tag: config.coinbase.tag.clone() },
+            work,
+            ask,
+            connections,
+            events: events.clone(),
+            next_serial: 1,
+        };
+        Ok(Self {
+            source: tokio::spawn(watcher.run(down.clone())),
+            flow: tokio::spawn(flow.run(news_seen, down)),
+            serving: listening.map(|l| l.tasks),
+            shutdown,
+            events,
+            writer,
+            drain: config.drain.timeout,
+            listen,
+            authority_key,
+        })
+    }
+
+    /// Ends everything in order: no new work, miners told, open shares recorded and acknowledged,
+    /// shares forwarded as far as the drain timeout allows, events written.
+    pub async fn drain(self) {
+        let limit = tokio::time::Instant::now() + self.drain;
+        let _ = self.shutdown.send(true);
+        let ends = async {
+            let _ = self.source.await;
+            let _ = self.flow.await;
+        };
+        let _ = tokio::time::timeout_at(limit, ends).await;
+        if let Some(serving) = self.serving {
+            let server = serving.server.abort_handle();
+            if tokio::time::timeout_at(limit, serving.server).await.is_err() {
+                server.abort();
+            }
+            let blocks = serving.blocks.abort_handle();
+            if tokio::time::timeout_at(limit, serving.blocks).await.is_err() {
+                blocks.abort();
+            }
+            serving.ledger.drain(limit.saturating_duration_since(tokio::time::Instant::now())).await;
+        }
+        self.events.emit(Event::GatewayStopped { reason: Reason::ShutdownDrain });
+        drop(self.events);
+        let writer = self.writer;
+        let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+    }
+}
+
+fn load_policies(config: &Config) -> Result<PolicySet, StartError> {
+    let specs: Vec<_> = config
+        .policies
+        .iter()
+        .map(|entry| PolicySpec {
+            name: entry.name.clone(),
+            module: entry.module.clone(),
+            sha256: entry.sha256,
+            settings: entry.settings.clone(),
+            fuel: entry.fuel,
+        })
+        .collect();
+    let limits = EngineLimits { deadline: config.gate.verdict_timeout, ..EngineLimits::default() };
+    PolicySet::load(limits, &specs).map_err(|faults| {
+        let line = |name: &str| config.policies.iter().find(|p| p.name == name).map_or(0, |p| p.line);
+        let faults = faults.into_iter().map(|fault| (line(&fault.policy), fault)).collect();
+        StartError::Policies { file: config.file.display().to_string(), faults }
+    })
+}
+
+fn make_source(source: &Source) -> Result<Arc<dyn TemplateSource>, StartError> {
+    Ok(match source {
+        Source::Embedded(embedded) => Arc::new(
+            EmbeddedChain::new(EmbeddedConfig {
+                bits: embedded.bits,
+                transactions_per_template: embedded.transactions as usize,
+                refresh: embedded.refresh,
+                low_fee_every: embedded.low_fee_every,
+                ..EmbeddedConfig::default()
+            })
+            .map_err(|error| StartError::Source(error.to_string()))?,
+        ),
+        Source::Node(node) => Arc::new(
+            node::NodeSource::new(NodeConfig {
+                url: node.url.to_string(),
+                auth: match &node.auth {
+                    NodeAuth::Cookie(path) => node::Auth::Cookie(path.clone()),
+                    NodeAuth::Password { user, password } => {
+                        node::Auth::UserPassword { user: user.clone(), password: password.expose().to_owned() }
+                    }
+                },
+                network: node.network,
+                request_timeout: node.request_timeout,
+            })
+            .map_err(|error| StartError::Source(error.to_string()))?,
+        ),
+    })
+}
+
+struct Listening {
+    address: SocketAddr,
+    authority: String,
+    connections: Arc<AtomicU64>,
+    ask: Arc<Notify>,
+    tasks: ServingTasks,
+}
+
+async fn serve(
+    config: &Config,
+    serving: &Serving,
+    events: &Events,
+    source: &Arc<dyn TemplateSource>,
+    work: watch::Receiver<Work>,
+    down: &watch::Receiver<bool>,
+) -> Result<Listening, StartError> {
+    let Serving { miners, pool, ledger } = serving;
+    let authority: AuthoritySecretKey = miners.authority_secret.expose().parse().map_err(StartError::Key)?;
+    let forward = ForwardConfig {
+        url: pool.url.to_string(),
+        key_id: pool.key_id.clone(),
+        secret: pool.secret.expose().as_bytes().to_vec(),
+        batch_size: pool.batch_size as usize,
+        timeout: pool.timeout,
+    };
+    let (ledger, ledger_tasks) = ledger::open(&ledger.dir, forward, events.clone())?;
+    let (blocks, solved) = mpsc::channel(MAX_BLOCKS_WAITING);
+    let limits = Limits {
+        max_connections: miners.max_connections as usize,
+        max_channels_per_connection: miners.max_channels_per_connection as usize,
+        handshake_timeout: miners.handshake_timeout,
+        setup_timeout: miners.setup_timeout,
+        idle_timeout: miners.idle_timeout,
+        shares_per_minute: miners.shares_per_minute,
+        accept_held_shares: config.gate.held_shares == HeldShares::Accept,
+    };
+    let parts = ServerParts {
+        limits,
+        authority,
+        certificate_validity: miners.certificate_validity,
+        work,
+        ledger,
+        blocks,
+        events: events.clone(),
+    };
+    let server = Server::bind(miners.listen, parts).await?;
+    let ask = Arc::new(Notify::new());
+    Ok(Listening {
+        address: server.local_addr()?,
+        authority: server.authority().to_string(),
+        connections: server.connections(),
+        tasks: ServingTasks {
+            server: tokio::spawn(server.run(down.clone())),
+            blocks: tokio::spawn(blocks::submit(solved, source.clone(), ask.clone(), events.clone())),
+            ledger: ledger_tasks,
+        },
+        ask,
+    })
+}

@@ -1,0 +1,119 @@
+//! Asks the template source for news, again and again: backoff when it fails, a word when it is silent.
+
+use crate::{
+    event::{Event, Events, schema::SourceDown},
+    template::{Sourced, TemplateDigest, TemplateSource},
+};
+use bitcoin::secp256k1::rand::{Rng, thread_rng};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// How long one wait for news lasts before the current template is fetched afresh, which shows that
+/// the source is alive and brings its time up to date.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// From being asked for another template to fetching it, unless the source speaks first.
+const ASK_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the source has to say.
+pub(super) enum News {
+    /// A template.
+    Template(Sourced),
+    /// Nothing for longer than allowed.
+    Stale,
+}
+
+pub(super) struct Watcher {
+    pub(super) source: Arc<dyn TemplateSource>,
+    pub(super) stale_after: Duration,
+    pub(super) news: mpsc::Sender<News>,
+    /// Rung when the gate wants another template, or a block was just accepted.
+    pub(super) ask: Arc<Notify>,
+    pub(super) events: Events,
+}
+
+impl Watcher {
+    /// Runs until shutdown.
+    pub(super) async fn run(self, mut down: watch::Receiver<bool>) {
+        tokio::select! {
+            _ = down.wait_for(|down| *down) => {}
+            () = self.watch() => {}
+        }
+    }
+
+    async fn watch(&self) {
+        let patience = PATIENCE.min(self.stale_after / 3);
+        let mut after: Option<TemplateDigest> = None;
+        let mut backoff = BACKOFF_FIRST;
+        let mut up = false;
+        let mut stale_at = Some(Instant::now() + self.stale_after);
+        loop {
+            let next = self.source.next_template(after, patience);
+            tokio::pin!(next);
+            let mut refetch_at: Option<Instant> = None;
+            let outcome = loop {
+                let stale = sleep_until(stale_at.unwrap_or_else(Instant::now));
+                let refetch = sleep_until(refetch_at.unwrap_or_else(Instant::now));
+                tokio::select! {
+                    outcome = &mut next => break Some(outcome),
+                    () = stale, if stale_at.is_some() => {
+                        stale_at = None;
+                        if self.news.send(News::Stale).await.is_err() {
+                            return;
+                        }
+                    }
+                    () = self.ask.notified(), if after.is_some() && refetch_at.is_none() => {
+                        refetch_at = Some(Instant::now() + ASK_PAUSE);
+                    }
+                    () = refetch, if refetch_at.is_some() => break None,
+                }
+            };
+            match outcome {
+                // Asked for, or silent for a while: fetch what is current.
+                None | Some(Ok(None)) => after = None,
+                Some(Ok(Some(sourced))) => {
+                    if !up {
+                        up = true;
+                        self.events.emit(Event::SourceUp { source: self.source.name() });
+                    }
+                    backoff = BACKOFF_FIRST;
+                    stale_at = Some(Instant::now() + self.stale_after);
+                    after = Some(sourced.template.digest);
+                    if self.news.send(News::Template(sourced)).await.is_err() {
+                        return;
+                    }
+                }
+                Some(Err(error)) => {
+                    up = false;
+                    after = None;
+                    let wait = backoff.mul_f64(thread_rng().gen_range(0.75..1.0));
+                    backoff = (backoff * 2).min(BACKOFF_MAX);
+                    self.events.emit(Event::SourceDown(SourceDown {
+                        source: self.source.name(),
+                        reason: error.reason,
+                        detail: error.detail,
+                        retry_in_ms: wait.as_millis() as u64,
+                    }));
+                    self.pause(wait, &mut stale_at).await;
+                }
+            }
+        }
+    }
+
+    /// Waits, and says so if the source becomes stale meanwhile.
+    async fn pause(&self, wait: Duration, stale_at: &mut Option<Instant>) {
+        let end = Instant::now() + wait;
+        if let Some(at) = *stale_at
+            && at < end
+        {
+            sleep_until(at).await;
+            *stale_at = None;
+            let _ = self.news.send(News::Stale).await;
+        }
+        sleep_until(end).await;
+    }
+}

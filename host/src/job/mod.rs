@@ -1,0 +1,97 @@
+//! Jobs: an admitted template with the pool's coinbase around the extranonce.
+//!
+//! One [`Job`] per admitted template, shared by every channel. What differs between channels is only
+//! the extranonce: [`EXTRANONCE_LEN`] bytes inside the coinbase script, the same length everywhere
+//! because the script's length stands before them. A channel's merkle root, and a solved block, are
+//! computed from the job and those bytes.
+//!
+//! - [`coinbase`]: the coinbase transaction, cut at the extranonce
+//! - here: merkle root, header and block of a job
+
+pub mod coinbase;
+
+use crate::{gate::Admitted, template::Template};
+use bitcoin::{
+    Block, BlockHash, Target, Transaction, TxMerkleNode,
+    block::{Header, Version},
+    consensus::encode,
+    hashes::{Hash, HashEngine, sha256d},
+};
+pub use coinbase::{CoinbaseError, CoinbaseSpec};
+
+/// Bytes of extranonce in every coinbase: prefix chosen by the gateway, the rest by the miner.
+pub const EXTRANONCE_LEN: usize = 20;
+
+/// Work for miners: an admitted template and the pool's coinbase.
+#[derive(Debug)]
+pub struct Job {
+    /// Counts the jobs of this process, from 1.
+    pub serial: u64,
+    /// What it was made from.
+    pub template: Admitted<Template>,
+    /// Coinbase up to the extranonce, without witness (BIP 141 stripped), as SV2 sends it.
+    pub coinbase_prefix: Vec<u8>,
+    /// Coinbase after the extranonce, without witness.
+    pub coinbase_suffix: Vec<u8>,
+    /// Hashes at or below solve the block.
+    pub network_target: Target,
+}
+
+impl Job {
+    /// Makes the one job of an admitted template.
+    ///
+    /// # Errors
+    /// When the coinbase does not fit the consensus rules ([`CoinbaseError`]).
+    pub fn new(template: Admitted<Template>, spec: &CoinbaseSpec, serial: u64) -> Result<Self, CoinbaseError> {
+        let (coinbase_prefix, coinbase_suffix) = coinbase::split(&template, spec)?;
+        let network_target = Target::from_compact(template.bits);
+        Ok(Self { serial, template, coinbase_prefix, coinbase_suffix, network_target })
+    }
+
+    /// The merkle root for one full extranonce, internal byte order.
+    pub fn merkle_root(&self, extranonce: &[u8; EXTRANONCE_LEN]) -> TxMerkleNode {
+        let mut engine = sha256d::Hash::engine();
+        engine.input(&self.coinbase_prefix);
+        engine.input(extranonce);
+        engine.input(&self.coinbase_suffix);
+        let mut root = sha256d::Hash::from_engine(engine);
+        for sibling in &self.template.facts.merkle_path {
+            let mut engine = sha256d::Hash::engine();
+            engine.input(root.as_byte_array());
+            engine.input(sibling);
+            root = sha256d::Hash::from_engine(engine);
+        }
+        TxMerkleNode::from_raw_hash(root)
+    }
+
+    /// The block header of a solution.
+    pub fn header(&self, merkle_root: TxMerkleNode, version: u32, time: u32, nonce: u32) -> Header {
+        Header {
+            version: Version::from_consensus(version.cast_signed()),
+            prev_blockhash: self.template.previous_block_hash,
+            merkle_root,
+            time,
+            bits: self.template.bits,
+            nonce,
+        }
+    }
+
+    /// The whole block of a solution, with the coinbase's witness put back (BIP 141).
+    ///
+    /// # Errors
+    /// Never for a job built by [`Job::new`]; the error names what did not parse.
+    pub fn block(&self, header: Header, extranonce: &[u8; EXTRANONCE_LEN]) -> Result<Block, encode::Error> {
+        let bytes = [&self.coinbase_prefix[..], extranonce, &self.coinbase_suffix[..]].concat();
+        let mut coinbase: Transaction = encode::deserialize(&bytes)?;
+        coinbase::restore_witness(&mut coinbase);
+        let mut txdata = Vec::with_capacity(1 + self.template.transactions.len());
+        txdata.push(coinbase);
+        txdata.extend(self.template.transactions.iter().cloned());
+        Ok(Block { header, txdata })
+    }
+
+    /// The tip this job builds on.
+    pub fn previous_block_hash(&self) -> BlockHash {
+        self.template.previous_block_hash
+    }
+}

@@ -1,0 +1,254 @@
+//! The `reservegrid` command.
+//!
+//! Exit codes: 0 done; 1 something failed while running; 2 wrong command line; 64 wrong configuration
+//! (every fault is listed).
+
+#![forbid(unsafe_code)]
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand, ValueEnum};
+use reservegrid::{
+    client::{self, MinerConfig, MinerEvent},
+    config::{Config, ConfigFaults},
+    demo,
+    gateway::{Gateway, StartError},
+    noise::{AuthorityPublicKey, AuthoritySecretKey},
+    policy,
+    reason::Reason,
+};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+};
+
+/// Exit code for a configuration that cannot be used (EX_USAGE of sysexits).
+const EXIT_CONFIG: u8 = 64;
+
+#[derive(Parser)]
+#[command(version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Run {
+        /// The configuration file
+        #[arg(long, short, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Run gateway, embedded chain, pool backend and two miners in one process
+    Demo {
+        /// The demo's configuration file
+        #[arg(long, short, value_name = "FILE", default_value = "examples/demo.toml")]
+        config: PathBuf,
+    },
+    /// Mine on a CPU, to try a gateway
+    Miner(MinerArgs),
+    /// Check a configuration file and list every fault
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Make keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Work with policies
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Print every reason code of the gateway
+    Reasons {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct MinerArgs {
+    /// Address of the gateway
+    #[arg(long, value_name = "HOST:PORT")]
+    connect: String,
+    /// The gateway's authority key; without it the connection leads to whoever answers
+    #[arg(long, value_name = "KEY")]
+    authority_key: Option<AuthorityPublicKey>,
+    /// Kind of channel
+    #[arg(long, value_enum, default_value_t = ChannelKind::Standard)]
+    channel: ChannelKind,
+    /// Hashes a second to stay below
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    hashrate: u64,
+    /// Who mines
+    #[arg(long, value_name = "NAME", default_value = "cpu.miner")]
+    user: String,
+    /// End when the connection ends, instead of connecting again
+    #[arg(long)]
+    once: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ChannelKind {
+    Standard,
+    Extended,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Check a file and list every fault with its line
+    Check {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum KeysCommand {
+    /// Print a new authority key: the secret for the gateway, the public key for miners
+    Generate,
+}
+
+#[derive(Subcommand)]
+enum PolicyCommand {
+    /// Build a policy crate into a WebAssembly component
+    Build {
+        /// Folder of the policy's crate
+        #[arg(value_name = "DIR")]
+        crate_dir: PathBuf,
+        /// Where the component goes
+        #[arg(long, short, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("RESERVEGRID_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let config_fault = error.is::<ConfigFaults>()
+                || matches!(error.downcast_ref(), Some(StartError::Policies { .. } | StartError::Key(_)));
+            eprintln!("reservegrid: {error:#}");
+            if config_fault { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Run { config } => runtime()?.block_on(run(&config)),
+        Command::Demo { config } => runtime()?.block_on(async { demo::run(&config, stop_signal()?).await }),
+        Command::Miner(args) => runtime()?.block_on(mine(args)),
+        Command::Config(ConfigCommand::Check { config }) => {
+            Config::load(&config)?;
+            println!("{}: no faults", config.display());
+            Ok(())
+        }
+        Command::Keys(KeysCommand::Generate) => {
+            let secret = AuthoritySecretKey::generate();
+            println!("public key, for miners:                {}", secret.public());
+            println!("secret key, for [miners] authority_secret_file: {}", secret.expose_text());
+            Ok(())
+        }
+        Command::Policy(PolicyCommand::Build { crate_dir, out }) => {
+            policy::build::build(&crate_dir, &out)?;
+            println!("{}", out.display());
+            Ok(())
+        }
+        Command::Reasons { json } => reasons(json),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start")
+}
+
+/// Ready at the first SIGINT or SIGTERM. The handlers are in place when this returns.
+fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+async fn run(config: &Path) -> Result<()> {
+    let stop = stop_signal()?;
+    let gateway = Gateway::start(Config::load(config)?).await?;
+    stop.await;
+    gateway.drain().await;
+    Ok(())
+}
+
+async fn mine(args: MinerArgs) -> Result<()> {
+    let stop = stop_signal()?;
+    let config = MinerConfig {
+        connect: args.connect,
+        authority_key: args.authority_key,
+        user_identity: args.user,
+        extended: matches!(args.channel, ChannelKind::Extended),
+        hashrate: args.hashrate,
+        reconnect: !args.once,
+    };
+    let (sender, mut events) = mpsc::channel(64);
+    let (stop_miner, stopped) = watch::channel(false);
+    let printer = tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                MinerEvent::Opened { channel_id, difficulty } => {
+                    println!("channel {channel_id} open, difficulty {difficulty:.6}");
+                }
+                MinerEvent::Job { job_id, new_tip } => {
+                    println!("job {job_id}{}", if new_tip { " on a new tip" } else { "" });
+                }
+                MinerEvent::Accepted { count } => println!("accepted {count}"),
+                MinerEvent::Rejected { code } => println!("rejected: {code}"),
+                MinerEvent::Closed { reason } => println!("closed: {reason}"),
+            }
+        }
+    });
+    let mining = client::mine(config, sender, stopped);
+    tokio::pin!(mining);
+    let outcome = tokio::select! {
+        outcome = &mut mining => outcome,
+        () = stop => {
+            let _ = stop_miner.send(true);
+            mining.await
+        }
+    };
+    let _ = printer.await;
+    outcome
+}
+
+fn reasons(json: bool) -> Result<()> {
+    if json {
+        let all: Vec<_> = Reason::ALL
+            .iter()
+            .map(|r| {
+                serde_json::json!({
+                    "code": r.code(), "category": r.category(), "fault": r.fault(),
+                    "severity": r.severity(), "sv2_code": r.sv2_code(), "meaning": r.meaning(),
+                })
+            })
+            .collect();
+        println!("{}", serde_json::to_string_pretty(&all)?);
+    } else {
+        for r in Reason::ALL {
+            println!("{:<10} {:<34} {}", r.category(), r.code(), r.meaning());
+        }
+    }
+    Ok(())
+}

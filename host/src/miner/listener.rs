@@ -1,0 +1,154 @@
+//! Accepting connections: a permit first, then a task, and at the end a drain that waits for all.
+
+use super::{Extranonces, Identities, Limits, Shared, Solved, Work, begun, connection, session::Close};
+use crate::{
+    event::{Event, Events, schema},
+    ledger::Ledger,
+    noise::{AuthorityPublicKey, AuthoritySecretKey},
+    reason::Reason,
+};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc, watch},
+    task::JoinSet,
+};
+
+/// What a server is made from.
+pub struct ServerParts {
+    /// Limits and timings.
+    pub limits: Limits,
+    /// Signs the server's certificates.
+    pub authority: AuthoritySecretKey,
+    /// For how long a certificate is valid.
+    pub certificate_validity: Duration,
+    /// Where work appears.
+    pub work: watch::Receiver<Work>,
+    /// Where shares are recorded.
+    pub ledger: Ledger,
+    /// Where solved blocks go.
+    pub blocks: mpsc::Sender<Solved>,
+    /// Where decisions are told.
+    pub events: Events,
+}
+
+/// The listening mining server.
+pub struct Server {
+    listener: TcpListener,
+    authority: AuthorityPublicKey,
+    permits: Arc<Semaphore>,
+    connections: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Binds the address and makes the first certificate.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub async fn bind(address: SocketAddr, parts: ServerParts) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| io::Error::new(error.kind(), format!("[miners] listen {address}: {error}")))?;
+        let authority = parts.authority.public();
+        let shared = Arc::new(Shared {
+            limits: parts.limits,
+            identities: Identities::new(parts.authority, parts.certificate_validity),
+            extranonces: Extranonces::new(),
+            work: parts.work,
+            ledger: parts.ledger,
+            blocks: parts.blocks,
+            events: parts.events,
+        });
+        let permits = Arc::new(Semaphore::new(parts.limits.max_connections));
+        Ok(Self { listener, authority, permits, connections: Arc::default(), shared })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// As the operating system says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// The key miners must be given.
+    pub fn authority(&self) -> AuthorityPublicKey {
+        self.authority
+    }
+
+    /// Counts open connections.
+    pub fn connections(&self) -> Arc<AtomicU64> {
+        self.connections.clone()
+    }
+
+    /// Accepts until `shutdown` becomes true, then waits until every connection has said goodbye.
+    pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        let mut number = 0;
+        loop {
+            tokio::select! {
+                biased;
+                () = begun(&mut shutdown) => break,
+                Some(_) = tasks.join_next() => {}
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, peer)) => {
+                        number += 1;
+                        self.admit(stream, peer, number, &shutdown, &mut tasks);
+                    }
+                    Err(error) => {
+                        // Out of file descriptors, most likely; accepting at once would only spin.
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+            }
+        }
+        drop(self.listener);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Starts a connection's task, if there is a place for it and work to give it.
+    fn admit(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        number: u64,
+        shutdown: &watch::Receiver<bool>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let events = self.shared.events.clone();
+        let closed = self.shared.work.borrow().closed;
+        let permit = match (closed, self.permits.clone().try_acquire_owned()) {
+            (None, Ok(permit)) => permit,
+            (closed, _) => {
+                let close = Close::new(closed.unwrap_or(Reason::ConnectionLimitReached), "not accepted");
+                return report(&events, number, peer, close);
+            }
+        };
+        let shared = self.shared.clone();
+        let connections = self.connections.clone();
+        let shutdown = shutdown.clone();
+        connections.fetch_add(1, Ordering::Relaxed);
+        tasks.spawn(async move {
+            let close = connection::serve(stream, number, shared, shutdown).await;
+            connections.fetch_sub(1, Ordering::Relaxed);
+            report(&events, number, peer, close);
+            drop(permit);
+        });
+    }
+}
+
+fn report(events: &Events, connection: u64, peer: SocketAddr, close: Close) {
+    let Close { reason, detail } = close;
+    let peer = peer.to_string();
+    events.emit(Event::ConnectionClosed(schema::ConnectionClosed { connection, peer, reason, detail }));
+}

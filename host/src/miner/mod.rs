@@ -1,0 +1,154 @@
+//! The mining server: miners connect here, get jobs and hand in shares.
+//!
+//! One task per connection owns everything about it; two connections share nothing that is locked
+//! while shares flow. Work reaches all of them through one `watch` channel, so that a slow miner
+//! never holds up a fast one and always sees the newest work, not a queue of old work.
+//!
+//! - `listener`: accepting, permits, drain
+//! - `connection`: one connection's task: socket, deadlines
+//! - `session`: what the messages mean, without the socket
+//! - `channel`: one mining channel: its jobs, targets and shares
+
+mod channel;
+mod connection;
+mod listener;
+mod session;
+
+pub use listener::{Server, ServerParts};
+
+use crate::{
+    event::{Events, unix_seconds},
+    job::{EXTRANONCE_LEN, Job},
+    ledger::Ledger,
+    noise::{AuthoritySecretKey, Identity},
+    reason::Reason,
+    share::ValidShare,
+};
+use bitcoin::block::Header;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+
+/// What miners are to do at the moment.
+#[derive(Clone, Debug, Default)]
+pub struct Work {
+    /// The newest admitted job.
+    pub job: Option<Arc<Job>>,
+    /// A newer tip is known but no work on it is admitted: shares on `job` are "held".
+    pub held: bool,
+    /// Nobody is served; the reason each miner is told.
+    pub closed: Option<Reason>,
+}
+
+/// Limits and timings of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub max_connections: usize,
+    /// Channels on one connection.
+    pub max_channels_per_connection: usize,
+    /// From accepting the socket to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// From the handshake to the first open channel.
+    pub setup_timeout: Duration,
+    /// Longest silence of a peer.
+    pub idle_timeout: Duration,
+    /// Shares a minute a channel should find.
+    pub shares_per_minute: f64,
+    /// What happens to shares while work is held back: recorded and marked, or refused.
+    pub accept_held_shares: bool,
+}
+
+/// A share that solves its block, on its way to the template source.
+#[derive(Debug)]
+pub struct Solved {
+    /// The job it was mined on.
+    pub job: Arc<Job>,
+    /// The solved header.
+    pub header: Header,
+    /// The full extranonce.
+    pub extranonce: [u8; EXTRANONCE_LEN],
+    /// Who mined it.
+    pub user_identity: String,
+}
+
+impl Solved {
+    fn new(share: &ValidShare, user_identity: &str) -> Self {
+        Self {
+            job: share.job.clone(),
+            header: share.header,
+            extranonce: share.extranonce,
+            user_identity: user_identity.to_owned(),
+        }
+    }
+}
+
+/// What every connection may use.
+struct Shared {
+    limits: Limits,
+    identities: Identities,
+    extranonces: Extranonces,
+    work: watch::Receiver<Work>,
+    ledger: Ledger,
+    blocks: mpsc::Sender<Solved>,
+    events: Events,
+}
+
+/// Ready once the gateway is shutting down.
+async fn begun(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|down| *down).await;
+}
+
+/// The server's certificate, renewed before it expires.
+struct Identities {
+    authority: AuthoritySecretKey,
+    validity: Duration,
+    current: Mutex<Arc<Identity>>,
+}
+
+impl Identities {
+    fn new(authority: AuthoritySecretKey, validity: Duration) -> Self {
+        let current = Mutex::new(Arc::new(Identity::issue(&authority, unix_seconds(), validity)));
+        Self { authority, validity, current }
+    }
+
+    fn current(&self) -> Arc<Identity> {
+        let now = unix_seconds();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.needs_renewal(now) {
+            *current = Arc::new(Identity::issue(&self.authority, now, self.validity));
+        }
+        current.clone()
+    }
+}
+
+/// Bytes of extranonce that the gateway chooses; the rest is the miner's on an extended channel.
+const PREFIX_LEN: usize = 8;
+/// Bytes of extranonce that a miner on an extended channel rolls.
+const ROLLABLE_LEN: usize = EXTRANONCE_LEN - PREFIX_LEN;
+
+/// Hands out extranonce prefixes: four random bytes per process, so that gateways side by side do not
+/// give the same work twice, and a counter.
+struct Extranonces {
+    process: [u8; 4],
+    next: AtomicU32,
+}
+
+impl Extranonces {
+    fn new() -> Self {
+        Self { process: bitcoin::secp256k1::rand::random(), next: AtomicU32::new(0) }
+    }
+
+    fn next(&self) -> [u8; PREFIX_LEN] {
+        let mut prefix = [0; PREFIX_LEN];
+        prefix[..4].copy_from_slice(&self.process);
+        // 2^32 channels later a prefix comes again, long after its first owner is gone.
+        prefix[4..].copy_from_slice(&self.next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        prefix
+    }
+}

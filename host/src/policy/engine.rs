@@ -1,0 +1,204 @@
+//! The wasmtime engine behind a policy set: what is switched on, what is limited, and its clock.
+//!
+//! Fuel decides, the clock only guards: fuel is counted by the compiled code and the same on every
+//! machine, so running out of it is a fair verdict. The clock (a thread that ticks once a
+//! millisecond) stops whatever fuel let through; missing it says something about this machine alone.
+//! Everything that could make two machines disagree (threads, relaxed SIMD, NaN bits) is off.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, ResourceLimiter,
+    WasmFeatures,
+};
+
+/// Length of one epoch of the engine.
+const TICK: Duration = Duration::from_millis(1);
+/// Most core instances, memories and tables of one component. A Python component has 108 instances.
+const MAX_INSTANCES: u32 = 128;
+const MAX_MEMORIES: u32 = 4;
+const MAX_TABLES: u32 = 16;
+/// Most elements of all tables of one component together.
+const MAX_TABLE_ELEMENTS: usize = 20_000;
+
+/// What a policy set may use up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EngineLimits {
+    /// Time for the whole set to judge one template, by the wall clock.
+    pub deadline: Duration,
+    /// Memory of one policy during one evaluation, bytes.
+    pub memory_bytes: usize,
+    /// Evaluations at the same time.
+    pub workers: usize,
+    /// Size of a module file, bytes.
+    pub module_bytes: u64,
+}
+
+impl Default for EngineLimits {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_millis(50),
+            memory_bytes: 64 << 20,
+            workers: 2,
+            module_bytes: 32 << 20,
+        }
+    }
+}
+
+impl EngineLimits {
+    /// Ticks of the engine's clock that a duration takes, at least one.
+    pub(super) fn ticks(duration: Duration) -> u64 {
+        u64::try_from(duration.as_millis() / TICK.as_millis()).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+/// Makes an engine and starts its clock. Instances come from a pool; where the address space for one
+/// cannot be reserved (`ulimit -v`, small containers), they are allocated one by one.
+pub(super) fn start(limits: &EngineLimits) -> wasmtime::Result<Engine> {
+    let mut config = config();
+    let slots = u32::try_from(limits.workers).unwrap_or(u32::MAX).clamp(1, 64) * 2;
+    config.allocation_strategy(pool(limits, slots));
+    let engine = Engine::new(&config).or_else(|error| {
+        tracing::debug!(%error, "no pool for policy instances, they are allocated one by one");
+        config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+        Engine::new(&config)
+    })?;
+    start_clock(&engine)?;
+    Ok(engine)
+}
+
+fn config() -> Config {
+    let mut cost = OperatorCost::default();
+    cost.variable.memory_grow_per_page = u8::MAX; // free by default, and the kernel's work is not
+
+    let mut config = Config::new();
+    config
+        .consume_fuel(true)
+        .operator_cost(cost)
+        .epoch_interruption(true)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
+        .wasm_features(WasmFeatures::all(), false)
+        .wasm_features(allowed(), true)
+        .concurrency_support(false)
+        .shared_memory(false)
+        .memory_init_cow(true)
+        .wasm_backtrace_max_frames(None);
+    config
+}
+
+/// What guests may use: what compilers emit by default, and nothing that is not deterministic.
+fn allowed() -> WasmFeatures {
+    WasmFeatures::FLOATS
+        | WasmFeatures::MUTABLE_GLOBAL
+        | WasmFeatures::SIGN_EXTENSION
+        | WasmFeatures::SATURATING_FLOAT_TO_INT
+        | WasmFeatures::BULK_MEMORY
+        | WasmFeatures::MULTI_VALUE
+        | WasmFeatures::REFERENCE_TYPES
+        | WasmFeatures::SIMD
+        | WasmFeatures::TAIL_CALL
+        | WasmFeatures::EXTENDED_CONST
+        | WasmFeatures::COMPONENT_MODEL
+}
+
+fn pool(limits: &EngineLimits, slots: u32) -> InstanceAllocationStrategy {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_core_instances(slots * MAX_INSTANCES)
+        .total_memories(slots * MAX_MEMORIES)
+        .total_tables(slots * MAX_TABLES)
+        .max_core_instances_per_component(MAX_INSTANCES)
+        .max_memories_per_component(MAX_MEMORIES)
+        .max_tables_per_component(MAX_TABLES)
+        .table_elements(MAX_TABLE_ELEMENTS)
+        .max_memory_size(limits.memory_bytes)
+        .max_unused_warm_slots(slots)
+        .pagemap_scan(Enabled::Auto);
+    // Keeping a used memory mapped saves the page faults of the next evaluation, but without the
+    // kernel's help (Linux 6.7) all of it would be wiped each time, which costs more.
+    if PoolingAllocationConfig::is_pagemap_scan_available() {
+        pool.linear_memory_keep_resident(1 << 20).table_keep_resident(1 << 12);
+    }
+    InstanceAllocationStrategy::Pooling(pool)
+}
+
+/// Ticks for as long as the engine lives. Missed ticks are made up for, so a late thread does not
+/// give guests more time.
+fn start_clock(engine: &Engine) -> wasmtime::Result<()> {
+    let engine = engine.weak();
+    thread::Builder::new().name("policy-clock".into()).spawn(move || {
+        let started = Instant::now();
+        let mut ticks = 0;
+        while let Some(engine) = engine.upgrade() {
+            let due = started.elapsed().as_millis() / TICK.as_millis();
+            while ticks < due {
+                engine.increment_epoch();
+                ticks += 1;
+            }
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    })?;
+    Ok(())
+}
+
+/// A guest asked for more memory, or more data, than it may have.
+#[derive(Debug, thiserror::Error)]
+#[error("it asked for more than {limit} {unit}")]
+pub(super) struct Exceeded {
+    pub(super) limit: usize,
+    pub(super) unit: &'static str,
+}
+
+/// Counts what one instance of a policy takes.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    memory_left: usize,
+    memory_limit: usize,
+    elements_left: usize,
+}
+
+impl Limiter {
+    pub(super) fn new(limits: &EngineLimits) -> Self {
+        Self {
+            memory_left: limits.memory_bytes,
+            memory_limit: limits.memory_bytes,
+            elements_left: MAX_TABLE_ELEMENTS,
+        }
+    }
+}
+
+/// Growth beyond a limit stops the guest at once instead of failing inside it: the answer is then the
+/// same whatever the guest makes of a failed allocation.
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        match self.memory_left.checked_sub(desired.saturating_sub(current)) {
+            Some(left) => self.memory_left = left,
+            None => return Err(Exceeded { limit: self.memory_limit, unit: "bytes of memory" }.into()),
+        }
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        match self.elements_left.checked_sub(desired.saturating_sub(current)) {
+            Some(left) => self.elements_left = left,
+            None => return Err(Exceeded { limit: MAX_TABLE_ELEMENTS, unit: "table elements" }.into()),
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES as usize
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES as usize
+    }
+
+    fn tables(&self) -> usize {
+        MAX_TABLES as usize
+    }
+}

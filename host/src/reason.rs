@@ -1,0 +1,337 @@
+//! Every reason code of the gateway: its category, who is at fault, how grave it is, and the SV2
+//! error code a miner sees where there is one.
+//!
+//! A code has one meaning for ever: it appears unchanged in events, logs, metrics, the HTTP surface
+//! and the documentation. Nothing else in the gateway spells a code. Codes that *policies* return
+//! are theirs ([`PolicyCode`]); they are checked for form here and never collide in meaning, since a
+//! record always names the policy that gave them.
+
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// Who has to act for a reason to go away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The miner or proxy on the other side of a connection.
+    Peer,
+    /// The operator: configuration, limits, keys.
+    Operator,
+    /// The author of a policy module.
+    Policy,
+    /// The Bitcoin node or another template source.
+    Node,
+    /// The pool backend that receives shares.
+    Upstream,
+    /// The gateway itself.
+    Us,
+    /// Nobody: a normal course of events.
+    Nobody,
+}
+
+/// How much attention a reason deserves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Normal operation.
+    Info,
+    /// Worth a look by day.
+    Warning,
+    /// Costs money while it lasts.
+    Error,
+}
+
+macro_rules! reasons {
+    ($( $category:ident { $( $variant:ident = $code:literal, $fault:ident, $severity:ident, $wire:expr, $meaning:literal; )+ } )+) => {
+        /// A machine-readable reason of the gateway. `Display` and JSON give the code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason { $( $( #[doc = $meaning] $variant, )+ )+ }
+
+        impl Reason {
+            /// The whole catalogue, in the order of the flow.
+            pub const ALL: &'static [Reason] = &[ $( $( Reason::$variant, )+ )+ ];
+
+            /// The code: lower snake case, stable for ever.
+            pub const fn code(self) -> &'static str {
+                match self { $( $( Reason::$variant => $code, )+ )+ }
+            }
+            /// The stage of the flow the code belongs to.
+            pub const fn category(self) -> &'static str {
+                match self { $( $( Reason::$variant => stringify!($category), )+ )+ }
+            }
+            /// Who has to act.
+            pub const fn fault(self) -> Fault {
+                match self { $( $( Reason::$variant => Fault::$fault, )+ )+ }
+            }
+            /// How much attention it deserves.
+            pub const fn severity(self) -> Severity {
+                match self { $( $( Reason::$variant => Severity::$severity, )+ )+ }
+            }
+            /// The error code in the SV2 message that tells a miner, where one does.
+            pub const fn sv2_code(self) -> Option<&'static str> {
+                match self { $( $( Reason::$variant => $wire, )+ )+ }
+            }
+            /// One sentence for people.
+            pub const fn meaning(self) -> &'static str {
+                match self { $( $( Reason::$variant => $meaning, )+ )+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    template {
+        TemplateUndecodable = "template_undecodable", Node, Error, None,
+            "The template, or a transaction in it, does not parse.";
+    }
+    engine {
+        PolicyModuleInvalid = "policy_module_invalid", Policy, Error, None,
+            "The file is not a WebAssembly component that exports the policy contract.";
+        PolicyImportRefused = "policy_import_refused", Policy, Error, None,
+            "The module imports something outside the policy contract.";
+        PolicySettingsInvalid = "policy_settings_invalid", Operator, Error, None,
+            "The policy does not accept the settings it was given.";
+        PolicySetUnavailable = "policy_set_unavailable", Operator, Error, None,
+            "The policy module cannot be read, or no evaluation slot was free.";
+        PolicyFuelExhausted = "policy_fuel_exhausted", Policy, Error, None,
+            "The policy used up its fuel before it gave a verdict.";
+        PolicyDeadlineExceeded = "policy_deadline_exceeded", Policy, Error, None,
+            "The policy did not give a verdict within the time budget of the set.";
+        PolicyMemoryExceeded = "policy_memory_exceeded", Policy, Error, None,
+            "The policy asked for more memory, or more data, than it may have.";
+        PolicyTrapped = "policy_trapped", Policy, Error, None,
+            "The policy stopped with a trap (a panic, or an instruction that cannot be executed).";
+        PolicyOutputInvalid = "policy_output_invalid", Policy, Error, None,
+            "The policy returned something that is not a well-formed verdict.";
+    }
+    transport {
+        NoiseHandshakeFailed = "noise_handshake_failed", Peer, Warning, None,
+            "The Noise handshake was not valid.";
+        NoiseHandshakeTimeout = "noise_handshake_timeout", Peer, Warning, None,
+            "The Noise handshake was not finished within its deadline.";
+        ConnectionLimitReached = "connection_limit_reached", Peer, Warning, None,
+            "No more connections are accepted at the moment.";
+        ConnectionClosed = "connection_closed", Nobody, Info, None,
+            "The peer closed the connection.";
+        IdleTimeout = "idle_timeout", Peer, Warning, None,
+            "Nothing was heard from the peer for longer than allowed.";
+        OutboundQueueFull = "outbound_queue_full", Peer, Warning, None,
+            "The peer reads too slowly; what was queued for it did not leave in time.";
+        ShutdownDrain = "shutdown_drain", Operator, Info, None,
+            "The gateway is shutting down.";
+    }
+    framing {
+        FrameDecodeFailed = "frame_decode_failed", Peer, Warning, None,
+            "A message could not be decoded.";
+        FrameTooLarge = "frame_too_large", Peer, Warning, None,
+            "A message announces more bytes than its type may have.";
+        FrameDecryptFailed = "frame_decrypt_failed", Peer, Warning, None,
+            "A frame failed authentication.";
+        MessageUnexpected = "message_unexpected", Peer, Warning, None,
+            "A message arrived in a state in which it is not allowed.";
+        MessageUnknownBudgetExceeded = "message_unknown_budget_exceeded", Peer, Warning, None,
+            "The peer sent too many messages of unknown type.";
+    }
+    setup {
+        UnsupportedProtocol = "unsupported_protocol", Peer, Warning, Some("unsupported-protocol"),
+            "SetupConnection asks for another protocol than mining.";
+        UnsupportedProtocolVersion = "unsupported_protocol_version", Peer, Warning, Some("protocol-version-mismatch"),
+            "SetupConnection offers no protocol version that the gateway speaks.";
+        UnsupportedFeatureFlags = "unsupported_feature_flags", Peer, Warning, Some("unsupported-feature-flags"),
+            "SetupConnection demands features that the gateway does not have.";
+        SetupTimeout = "setup_timeout", Peer, Warning, None,
+            "No channel was opened within the time allowed after the handshake.";
+    }
+    auth {
+        UserIdentityInvalid = "user_identity_invalid", Peer, Warning, Some("invalid-user-identity"),
+            "The user identity is empty or not printable UTF-8.";
+    }
+    channel {
+        ChannelLimitExceeded = "channel_limit_exceeded", Peer, Warning, Some("channel-capacity-exhausted"),
+            "The connection has as many channels as it may have.";
+        ChannelNotFound = "channel_not_found", Peer, Warning, Some("invalid-channel-id"),
+            "The message names a channel that is not open on this connection.";
+        MaxTargetOutOfRange = "max_target_out_of_range", Peer, Warning, Some("max-target-out-of-range"),
+            "The requested maximum target is zero, or harder than the gateway serves.";
+        NominalHashrateInvalid = "nominal_hashrate_invalid", Peer, Warning, Some("invalid-nominal-hashrate"),
+            "The nominal hash rate is negative or not a number.";
+        ExtranonceSizeUnsupported = "extranonce_size_unsupported", Peer, Warning, Some("unsupported-min-extranonce-size"),
+            "The requested minimum extranonce size does not fit.";
+        ChannelKindNotAllowed = "channel_kind_not_allowed", Peer, Warning, Some("extended-channels-not-supported-for-standard-jobs"),
+            "The connection asked for standard jobs alone and cannot open an extended channel.";
+        JobDeclarationUnsupported = "job_declaration_unsupported", Peer, Info, Some("jd-not-supported"),
+            "The miner declares a job of its own, which the gateway does not take.";
+    }
+    share {
+        ShareAccepted = "share_accepted", Nobody, Info, None,
+            "The share meets the target of its job and was recorded.";
+        ShareStale = "share_stale", Peer, Info, Some("stale-share"),
+            "The share was mined on a job of an earlier chain tip.";
+        ShareHeld = "share_held", Nobody, Info, Some("stale-share"),
+            "The share was mined on the last admitted job while newer work is held back.";
+        ShareDifficultyTooLow = "share_difficulty_too_low", Peer, Warning, Some("difficulty-too-low"),
+            "The share does not meet the target of its job.";
+        ShareDuplicate = "share_duplicate", Peer, Warning, Some("duplicate-share"),
+            "The same work was submitted before.";
+        ShareJobUnknown = "share_job_unknown", Peer, Warning, Some("invalid-job-id"),
+            "The share names a job that this channel never had.";
+        ShareNtimeOutOfRange = "share_ntime_out_of_range", Peer, Warning, Some("invalid-share"),
+            "The time in the share lies outside the window of its job.";
+        ShareVersionBitsInvalid = "share_version_bits_invalid", Peer, Warning, Some("invalid-non-rollable-version-bit"),
+            "The share changes version bits outside the rollable mask (BIP 323).";
+        ShareExtranonceSizeInvalid = "share_extranonce_size_invalid", Peer, Warning, Some("bad-extranonce-size"),
+            "The extranonce of the share has another length than the channel's.";
+        ShareRateLimited = "share_rate_limited", Peer, Warning, Some("share-rate-limited"),
+            "The channel has more shares under this tip than the gateway remembers; raise its difficulty.";
+        ShareLedgerFull = "share_ledger_full", Us, Error, Some("share-ledger-full"),
+            "The share cannot be recorded at the moment and was therefore not accepted.";
+    }
+    prevhash {
+        TemplateAdmitted = "template_admitted", Nobody, Info, None,
+            "The policy set accepted the template and it became work.";
+        PrevhashSwitched = "prevhash_switched", Nobody, Info, None,
+            "Work on the new chain tip was admitted and went to the miners.";
+        PrevhashVerdictTimeout = "prevhash_verdict_timeout", Policy, Warning, None,
+            "No verdict on work for the new tip came in time; miners are held.";
+        PrevhashHeld = "prevhash_held", Policy, Warning, None,
+            "Work on the new tip was refused; miners keep their last job for now.";
+        PrevhashHoldExpired = "prevhash_hold_expired", Policy, Error, None,
+            "No work on the new tip was admitted in time; miners are disconnected.";
+        TemplateSuperseded = "template_superseded", Nobody, Info, None,
+            "A newer template took the place of this one before its verdict mattered.";
+    }
+    source {
+        TemplateSourceUnreachable = "template_source_unreachable", Node, Error, None,
+            "The template source does not answer.";
+        TemplateSourceRefused = "template_source_refused", Operator, Error, None,
+            "The template source refuses the credentials or the request.";
+        TemplateSourceInvalid = "template_source_invalid", Node, Error, None,
+            "The template source answers with something that is not a usable template.";
+        TemplateSourceStale = "template_source_stale", Node, Error, None,
+            "The template source gave nothing new for longer than allowed.";
+    }
+    block {
+        BlockSubmitted = "block_submitted", Nobody, Info, None,
+            "A share solved the block and the template source accepted it.";
+        BlockRejectedByNode = "block_rejected_by_node", Node, Error, None,
+            "A share solved the block and the template source refused it.";
+        BlockSubmitFailed = "block_submit_failed", Node, Error, None,
+            "A share solved the block and it could not be delivered to the template source.";
+    }
+    forward {
+        ForwardAccepted = "forward_accepted", Nobody, Info, None,
+            "The pool backend took the share.";
+        ForwardRejected = "forward_rejected", Upstream, Error, None,
+            "The pool backend refused the share for good.";
+        ForwardRetrying = "forward_retrying", Upstream, Warning, None,
+            "The pool backend did not take the shares yet; they will be sent again.";
+        ForwardRecovered = "forward_recovered", Nobody, Info, None,
+            "The pool backend takes shares again, or shares of an earlier run were taken up.";
+    }
+    gateway {
+        InternalError = "internal_error", Us, Error, None,
+            "Something happened that the gateway's authors thought impossible; please report it.";
+    }
+    config {
+        ConfigInvalid = "config_invalid", Operator, Error, None,
+            "The configuration has faults; each is listed with its place.";
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+impl Serialize for Reason {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.code())
+    }
+}
+
+/// A reason code given by a policy: `[a-z][a-z0-9_]{2,63}`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PolicyCode(String);
+
+impl PolicyCode {
+    /// The longest code a policy may return, in bytes.
+    pub const MAX_LEN: usize = 64;
+
+    /// Takes a code from a guest; `None` when it has not the form of a code.
+    pub fn new(code: impl Into<String>) -> Option<Self> {
+        let code = code.into();
+        let mut bytes = code.bytes();
+        let well_formed = (3..=Self::MAX_LEN).contains(&code.len())
+            && bytes.next().is_some_and(|b| b.is_ascii_lowercase())
+            && bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        well_formed.then_some(Self(code))
+    }
+
+    /// The code as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Why a template was refused: by the gateway, or by a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum VerdictCode {
+    /// The gateway's own reason (a fault of the engine or of the template).
+    Gateway(Reason),
+    /// A policy's reason.
+    Policy(PolicyCode),
+}
+
+impl VerdictCode {
+    /// The code as text.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Gateway(reason) => reason.code(),
+            Self::Policy(code) => code.as_str(),
+        }
+    }
+}
+
+impl fmt::Display for VerdictCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for VerdictCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn codes_are_unique_and_well_formed() {
+        let mut seen = HashSet::new();
+        for reason in Reason::ALL {
+            assert!(PolicyCode::new(reason.code()).is_some(), "{reason} is not lower snake case");
+            assert!(seen.insert(reason.code()), "{reason} is listed twice");
+            assert!(reason.meaning().ends_with('.'), "{reason} has no sentence");
+        }
+    }
+
+    #[test]
+    fn wire_codes_are_printable_ascii() {
+        for code in Reason::ALL.iter().filter_map(|r| r.sv2_code()) {
+            assert!(code.bytes().all(|b| b.is_ascii_graphic()), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_policy_code_with_odd_characters_is_refused() {
+        for bad in ["", "ab", "Abc", "1abc", "a b c", "abc\n", "abc-def", &"a".repeat(65)] {
+            assert!(PolicyCode::new(bad).is_none(), "{bad:?}");
+        }
+        assert!(PolicyCode::new("avg_fee_below_minimum").is_some());
+    }
+}

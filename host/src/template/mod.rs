@@ -1,0 +1,180 @@
+//! Block templates: where they come from and what is true about them.
+//!
+//! A source gives a [`Template`]: parsed once, with every heavy fact (txids, weights, sigops, merkle
+//! path, witness commitment) derived from the bytes once. Everything downstream shares it behind an
+//! `Arc` and never parses again. What the source *declares* and what its bytes *say* must agree, or
+//! there is no `Template`.
+//!
+//! - [`declared`]: what a source says, before it is believed
+//! - [`facts`]: what is derived from the bytes, and the only constructor of a template
+//! - [`merkle`], [`sigops`]: the two parts of it that are ideas of their own
+//! - [`node`]: `getblocktemplate` over JSON-RPC from a Bitcoin node
+//! - [`chain`]: the embedded chain for demonstrations and tests
+
+pub mod chain;
+pub mod declared;
+pub mod facts;
+mod gbt;
+pub mod merkle;
+pub mod node;
+mod rpc;
+pub mod sigops;
+
+use crate::reason::Reason;
+use async_trait::async_trait;
+use bitcoin::{
+    Block, BlockHash, CompactTarget, ScriptBuf, Transaction, TxMerkleNode,
+    block::{Header, Version},
+    hashes::Hash,
+};
+pub use declared::{Declared, DeclaredTransaction, TemplateError};
+pub use facts::Facts;
+use std::{fmt, sync::Arc, time::Duration};
+
+/// What names a template: SHA-256 over everything that makes it this template and no other
+/// (previous block, height, version, bits, times, coinbase value, provenance, witness commitment; txids,
+/// fees and sigops in order). Whatever a policy can see of a template is bound by it, so a verdict on
+/// one digest is a verdict on one template.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TemplateDigest(pub [u8; 32]);
+
+impl fmt::Display for TemplateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for TemplateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TemplateDigest({self})")
+    }
+}
+
+/// Who made a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provenance {
+    /// Our own node.
+    Node,
+    /// A miner that declared it (Job Declaration).
+    Declared,
+}
+
+/// One block template, parsed, with its facts. Fields are public to read; the only constructor is
+/// [`facts::assemble`], which checks what was declared against the bytes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Template {
+    /// Its name.
+    pub digest: TemplateDigest,
+    /// Who made it.
+    pub provenance: Provenance,
+    /// Height of the block it would become.
+    pub height: u32,
+    /// Block version.
+    pub version: Version,
+    /// The tip it builds on.
+    pub previous_block_hash: BlockHash,
+    /// Compact target ("nBits").
+    pub bits: CompactTarget,
+    /// Smallest header time the network accepts (median time past + 1), Unix seconds.
+    pub min_time: u32,
+    /// The source's clock when it made the template, Unix seconds.
+    pub current_time: u32,
+    /// What the coinbase may pay out: subsidy and fees, satoshi.
+    pub coinbase_value: u64,
+    /// Block subsidy at this height, satoshi.
+    pub subsidy: u64,
+    /// The transactions, without coinbase, in block order.
+    pub transactions: Vec<Transaction>,
+    /// What was derived from them.
+    pub facts: Facts,
+}
+
+impl Template {
+    /// The scriptPubKey of the coinbase output that carries the witness commitment (BIP 141).
+    pub fn witness_commitment_script(&self) -> ScriptBuf {
+        self.facts.witness_commitment_script()
+    }
+
+    /// The block that this template becomes with a coinbase and a solved header. The merkle root
+    /// follows from the coinbase and the template's merkle path.
+    pub fn to_block(&self, coinbase: Transaction, version: Version, time: u32, nonce: u32) -> Block {
+        let root = merkle::root_from_path(coinbase.compute_txid().to_byte_array(), &self.facts.merkle_path);
+        let header = Header {
+            version,
+            prev_blockhash: self.previous_block_hash,
+            merkle_root: TxMerkleNode::from_byte_array(root),
+            time,
+            bits: self.bits,
+            nonce,
+        };
+        let txdata = std::iter::once(coinbase).chain(self.transactions.iter().cloned()).collect();
+        Block { header, txdata }
+    }
+}
+
+/// What a source knows about the world around a template; part of a verdict's inputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// State of the node's mempool; `None` when it is not known.
+    pub mempool: Option<MempoolState>,
+}
+
+/// State of a mempool at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MempoolState {
+    /// Transactions in it.
+    pub transaction_count: u64,
+    /// Their virtual size, vbytes.
+    pub total_vsize: u64,
+    /// Sum of their fees, satoshi.
+    pub total_fees: u64,
+}
+
+/// A template with its surroundings, as a source hands it over.
+#[derive(Clone, Debug)]
+pub struct Sourced {
+    /// The template.
+    pub template: Arc<Template>,
+    /// The surroundings.
+    pub context: Context,
+}
+
+/// What a source said to a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubmitOutcome {
+    /// It is the source's new tip.
+    Accepted,
+    /// It was refused; the source's own words (BIP 22).
+    Rejected(String),
+}
+
+/// Why a source could not do what was asked. Carries a reason code and words for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}: {detail}")]
+pub struct SourceError {
+    /// The code.
+    pub reason: Reason,
+    /// What happened, where, and what to do about it. Never a secret.
+    pub detail: String,
+}
+
+/// Where templates come from and solved blocks go.
+#[async_trait]
+pub trait TemplateSource: Send + Sync {
+    /// A name for people: kind and address, no secrets.
+    fn name(&self) -> String;
+
+    /// The current template at once when `after` is `None`; otherwise waits until there is another
+    /// one than `after` (a new tip, or better content on the same tip), but at most about `patience`,
+    /// and then answers `None`: "still the same".
+    async fn next_template(
+        &self,
+        after: Option<TemplateDigest>,
+        patience: Duration,
+    ) -> Result<Option<Sourced>, SourceError>;
+
+    /// Delivers a solved block. A block that the source has already and found valid counts as accepted:
+    /// the answer to its first delivery may have been lost on the way.
+    async fn submit_block(&self, block: &Block) -> Result<SubmitOutcome, SourceError>;
+}

@@ -1,0 +1,55 @@
+//! Templates for tests and benches of the policy room: as many transactions as asked for, each with
+//! the fee that is asked for.
+
+use bitcoin::{
+    Amount, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
+    Witness, absolute::LockTime, block, consensus::encode::serialize, hashes::Hash, transaction,
+};
+use reservegrid::template::{
+    Context, Declared, DeclaredTransaction, MempoolState, Provenance, Template,
+    facts::{assemble, subsidy},
+};
+use std::sync::Arc;
+
+const HEIGHT: u32 = 120;
+
+/// A template whose transactions pay these fees, satoshi.
+pub(crate) fn with_fees(fees: impl IntoIterator<Item = u64>) -> Arc<Template> {
+    let transactions: Vec<DeclaredTransaction> = (0..).zip(fees).map(transaction).collect();
+    let total: u64 = transactions.iter().filter_map(|transaction| transaction.fee).sum();
+    let declared = Declared {
+        network: Network::Regtest,
+        provenance: Provenance::Node,
+        height: HEIGHT,
+        version: block::Version::from_consensus(0x2000_0000),
+        previous_block_hash: BlockHash::from_byte_array([7; 32]),
+        bits: CompactTarget::from_consensus(0x207f_ffff),
+        min_time: 1_750_000_000,
+        current_time: 1_750_000_600,
+        coinbase_value: subsidy(HEIGHT, Network::Regtest) + total,
+        witness_commitment_script: None,
+        transactions,
+    };
+    Arc::new(assemble(declared).expect("the template is well-formed"))
+}
+
+/// One input that the template does not create (a key spend of a taproot output), one output.
+fn transaction((index, fee): (u32, u64)) -> DeclaredTransaction {
+    let transaction = Transaction {
+        version: transaction::Version::TWO,
+        lock_time: LockTime::ZERO,
+        input: vec![TxIn {
+            previous_output: OutPoint::new(Txid::from_byte_array([9; 32]), index),
+            script_sig: ScriptBuf::new(),
+            sequence: Sequence::MAX,
+            witness: Witness::from_slice(&[[1_u8; 64]]),
+        }],
+        output: vec![TxOut { value: Amount::from_sat(50_000), script_pubkey: ScriptBuf::from(vec![0x51; 34]) }],
+    };
+    DeclaredTransaction { bytes: serialize(&transaction), fee: Some(fee), ..Default::default() }
+}
+
+/// A mempool of this many vbytes.
+pub(crate) fn mempool(total_vsize: u64) -> Context {
+    Context { mempool: Some(MempoolState { transaction_count: 5_000, total_vsize, total_fees: 1_000_000 }) }
+}

@@ -1,0 +1,353 @@
+//! A node that is away, refuses, talks nonsense or takes its time.
+
+use crate::server::{Reply, Request, Server};
+use bitcoin::{Network, consensus::encode::serialize_hex};
+use reservegrid::{
+    reason::Reason,
+    template::{
+        MempoolState, SourceError, Sourced, SubmitOutcome, Template, TemplateSource,
+        chain::{EmbeddedChain, EmbeddedConfig},
+        node::{Auth, NodeConfig, NodeSource},
+    },
+};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+pub(crate) const LONG: Duration = Duration::from_secs(600);
+const SECRET: &str = "correct horse battery staple";
+
+fn auth() -> Auth {
+    Auth::UserPassword { user: "miner".to_owned(), password: SECRET.to_owned() }
+}
+
+fn config(url: String) -> NodeConfig {
+    NodeConfig { url, auth: auth(), network: Network::Regtest, request_timeout: LONG }
+}
+
+pub(crate) fn source(server: &Server) -> NodeSource {
+    NodeSource::new(config(server.url())).unwrap()
+}
+
+/// Templates on the same tip, as a node would print them.
+pub(crate) async fn answers(count: usize) -> Vec<Value> {
+    let refresh = Duration::from_millis(1);
+    let config = EmbeddedConfig { transactions_per_template: 8, refresh, ..Default::default() };
+    let chain = EmbeddedChain::new(config).unwrap();
+    let mut after = None;
+    let mut answers = Vec::new();
+    for number in 0..count {
+        let template = chain.next_template(after, LONG).await.unwrap().unwrap().template;
+        after = Some(template.digest);
+        answers.push(printed(&template, &format!("poll-{number}")));
+    }
+    answers
+}
+
+pub(crate) fn printed(template: &Template, long_poll_id: &str) -> Value {
+    let facts = &template.facts;
+    let entry = |i: usize| {
+        json!({
+            "data": serialize_hex(&template.transactions[i]),
+            "txid": facts.txids[i].to_string(),
+            "hash": facts.wtxids[i].to_string(),
+            "depends": [],
+            "fee": facts.fees[i],
+            "sigops": facts.sigops[i],
+            "weight": facts.weights[i],
+        })
+    };
+    json!({
+        "capabilities": ["proposal"],
+        "version": template.version.to_consensus(),
+        "rules": ["csv", "!segwit", "taproot"],
+        "previousblockhash": template.previous_block_hash.to_string(),
+        "transactions": (0..facts.fees.len()).map(entry).collect::<Vec<_>>(),
+        "coinbasevalue": template.coinbase_value,
+        "longpollid": long_poll_id,
+        "target": format!("{:064x}", bitcoin::Target::from_compact(template.bits)),
+        "mintime": template.min_time,
+        "curtime": template.current_time,
+        "bits": format!("{:08x}", template.bits.to_consensus()),
+        "height": template.height,
+        "default_witness_commitment": template.witness_commitment_script().to_hex_string(),
+    })
+}
+
+/// What a healthy node says to everything but `getblocktemplate`.
+pub(crate) fn healthy(request: &Request) -> Reply {
+    Reply::Result(match request.method.as_str() {
+        "getblockchaininfo" => json!({ "chain": "regtest", "initialblockdownload": false }),
+        "getmempoolinfo" => json!({ "size": 3, "bytes": 1_000, "total_fee": 0.00012345 }),
+        method => panic!("nobody asks for {method} here"),
+    })
+}
+
+/// A node that says `answer` to `getblocktemplate`, and what becomes of it.
+async fn template_from(answer: Value) -> Result<Option<Sourced>, SourceError> {
+    let server = Server::start(move |request| match request.method.as_str() {
+        "getblocktemplate" => Reply::Result(answer.clone()),
+        _ => healthy(request),
+    });
+    source(&server.await).next_template(None, LONG).await
+}
+
+/// A node that answers the very first question so.
+async fn first_contact(reply: impl FnMut(&Request) -> Reply + Send + 'static) -> SourceError {
+    let server = Server::start(reply).await;
+    source(&server).next_template(None, LONG).await.expect_err("a template from nowhere")
+}
+
+#[track_caller]
+pub(crate) fn assert_error(error: &SourceError, reason: Reason, words: &[&str]) {
+    assert_eq!(error.reason, reason, "{error}");
+    for word in words {
+        assert!(error.detail.contains(word), "{:?} does not say {word:?}", error.detail);
+    }
+    assert!(!error.to_string().contains(SECRET), "the password is in the error: {error}");
+    assert!(error.detail.len() < 600, "an error for people: {}", error.detail);
+}
+
+#[tokio::test]
+async fn a_good_template_comes_through_with_its_context() {
+    let answer = answers(1).await.remove(0);
+    let sourced = template_from(answer.clone()).await.unwrap().unwrap();
+    assert_eq!(printed(&sourced.template, "poll-0"), answer);
+    let mempool = MempoolState { transaction_count: 3, total_vsize: 1_000, total_fees: 12_345 };
+    assert_eq!(sourced.context.mempool, Some(mempool));
+}
+
+#[tokio::test]
+async fn a_mempool_that_cannot_be_asked_is_unknown_and_stops_nothing() {
+    let answer = answers(1).await.remove(0);
+    let server = Server::start(move |request| match request.method.as_str() {
+        "getblocktemplate" => Reply::Result(answer.clone()),
+        "getmempoolinfo" => Reply::Fault(-32603, "mempool trouble"),
+        _ => healthy(request),
+    });
+    let sourced = source(&server.await).next_template(None, LONG).await.unwrap().unwrap();
+    assert_eq!(sourced.context.mempool, None);
+}
+
+#[tokio::test]
+async fn a_node_that_is_away_is_unreachable() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let source = NodeSource::new(config(format!("http://{address}"))).unwrap();
+    let error = source.next_template(None, LONG).await.unwrap_err();
+    assert_error(&error, Reason::TemplateSourceUnreachable, &["cannot be reached", &address.to_string()]);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_answer_in_time_is_unreachable() {
+    let server = Server::start(|_| Reply::Silence).await;
+    let request_timeout = Duration::from_millis(50);
+    let source = NodeSource::new(NodeConfig { request_timeout, ..config(server.url()) }).unwrap();
+    let error = source.next_template(None, LONG).await.unwrap_err();
+    assert_error(
+        &error,
+        Reason::TemplateSourceUnreachable,
+        &["did not answer getblockchaininfo within 50ms"],
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_is_cut_off_in_mid_answer_is_unreachable() {
+    let cut = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"result\":";
+    let error = first_contact(|_| Reply::Raw(cut.to_vec())).await;
+    assert_error(&error, Reason::TemplateSourceUnreachable, &["broke off", "getblockchaininfo"]);
+}
+
+#[tokio::test]
+async fn refused_credentials_are_named_and_never_shown() {
+    let error = first_contact(|_| Reply::Http(401, String::new())).await;
+    assert_error(&error, Reason::TemplateSourceRefused, &["credentials", "cookie"]);
+    let error = first_contact(|_| Reply::Http(403, String::new())).await;
+    assert_error(&error, Reason::TemplateSourceRefused, &["rpcallowip"]);
+    let shown = format!("{:?}", NodeSource::new(config("http://127.0.0.1:1".to_owned())).unwrap());
+    assert!(!shown.contains(SECRET) && !shown.contains("miner"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_cookie_that_changed_is_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".cookie");
+    std::fs::write(&path, "__cookie__:old\n").unwrap();
+    let answer = answers(1).await.remove(0);
+    let file = path.clone();
+    let server = Server::start(move |request| {
+        // "__cookie__:new"
+        if request.authorization != "Basic X19jb29raWVfXzpuZXc=" {
+            std::fs::write(&file, "__cookie__:new\n").unwrap();
+            return Reply::Http(401, String::new());
+        }
+        match request.method.as_str() {
+            "getblocktemplate" => Reply::Result(answer.clone()),
+            _ => healthy(request),
+        }
+    });
+    let server = server.await;
+    let source = NodeSource::new(NodeConfig { auth: Auth::Cookie(path), ..config(server.url()) }).unwrap();
+    assert!(source.next_template(None, LONG).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_cookie_file_that_is_not_there_or_not_one_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(".cookie");
+    let url = "http://127.0.0.1:1".to_owned();
+    let source = NodeSource::new(NodeConfig { auth: Auth::Cookie(path.clone()), ..config(url) }).unwrap();
+    let error = source.next_template(None, LONG).await.unwrap_err();
+    assert_error(&error, Reason::TemplateSourceUnreachable, &[path.to_str().unwrap(), "running"]);
+    std::fs::write(&path, SECRET).unwrap();
+    let error = source.next_template(None, LONG).await.unwrap_err();
+    assert_error(&error, Reason::TemplateSourceRefused, &[path.to_str().unwrap(), "not a cookie file"]);
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_work_is_refused_at_once() {
+    for (url, word) in [
+        ("not a url", "URL"),
+        ("https://127.0.0.1:8332", "http://"),
+        ("http://user:pass@127.0.0.1:8332", "credentials"),
+    ] {
+        let error = NodeSource::new(config(url.to_owned())).unwrap_err();
+        assert_error(&error, Reason::ConfigInvalid, &[word]);
+        assert!(!error.detail.contains("pass@"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_is_not_ready_says_what_it_is_busy_with() {
+    for (code, word) in [(-28, "warming up"), (-10, "downloading"), (-9, "no peers")] {
+        let error = first_contact(move |_| Reply::Fault(code, "Loading block index...")).await;
+        assert_error(&error, Reason::TemplateSourceUnreachable, &[word, "Loading block index"]);
+    }
+    let error = first_contact(|_| Reply::Http(503, "Work queue depth exceeded".to_owned())).await;
+    assert_error(&error, Reason::TemplateSourceUnreachable, &["too busy", "Work queue"]);
+    let error = first_contact(|_| Reply::Fault(-32601, "Method not found")).await;
+    assert_error(&error, Reason::TemplateSourceRefused, &["getblockchaininfo", "Method not found", "-32601"]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_json_rpc_is_invalid() {
+    let page = "<html><body>\u{7}It works!</body></html>";
+    let error = first_contact(move |_| Reply::Http(200, page.to_owned())).await;
+    assert_error(&error, Reason::TemplateSourceInvalid, &["not JSON", "It works!"]);
+    for body in ["", "{}", "[]", "null", "{\"result\":7}", "{\"error\":\"no\"}", "{\"result\":null}"] {
+        let error = first_contact(move |_| Reply::Http(200, body.to_owned())).await;
+        assert_error(&error, Reason::TemplateSourceInvalid, &["getblockchaininfo"]);
+    }
+    let good = json!({ "result": { "chain": "regtest" } }).to_string();
+    let error = first_contact(move |_| Reply::Http(404, good.clone())).await;
+    assert_error(&error, Reason::TemplateSourceInvalid, &["404"]);
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_cut() {
+    let error = first_contact(|_| Reply::Endless).await;
+    assert_error(&error, Reason::TemplateSourceInvalid, &["more than 67108864 bytes"]);
+    let announced = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\n";
+    let error = first_contact(|_| Reply::Raw(announced.to_vec())).await;
+    assert_error(&error, Reason::TemplateSourceInvalid, &["more than 67108864 bytes"]);
+}
+
+#[tokio::test]
+async fn a_node_of_another_chain_is_refused_with_both_names() {
+    let error = first_contact(|_| Reply::Result(json!({ "chain": "main" }))).await;
+    assert_error(&error, Reason::TemplateSourceRefused, &["\"main\"", "\"regtest\""]);
+}
+
+#[tokio::test]
+async fn a_field_that_is_missing_or_of_the_wrong_type_is_named() {
+    let answer = answers(1).await.remove(0);
+    let fields = [
+        "version",
+        "previousblockhash",
+        "transactions",
+        "coinbasevalue",
+        "longpollid",
+        "mintime",
+        "curtime",
+        "bits",
+        "height",
+    ];
+    for field in fields {
+        let mut without = answer.clone();
+        without.as_object_mut().unwrap().remove(field);
+        let error = template_from(without).await.unwrap_err();
+        assert_error(&error, Reason::TemplateSourceInvalid, &["missing field", field]);
+        for wrong in [json!(-1.5), json!(null), json!(true), json!({ "a": 1 })] {
+            let mut bad = answer.clone();
+            bad[field] = wrong;
+            let error = template_from(bad).await.unwrap_err();
+            assert_error(
+                &error,
+                Reason::TemplateSourceInvalid,
+                &["getblocktemplate", &format!("\"{field}\"")],
+            );
+        }
+    }
+    for field in ["data", "txid", "hash", "fee", "sigops", "weight"] {
+        let mut without = answer.clone();
+        without["transactions"][3].as_object_mut().unwrap().remove(field);
+        let error = template_from(without).await.unwrap_err();
+        assert_error(&error, Reason::TemplateSourceInvalid, &["missing field", field]);
+        let mut bad = answer.clone();
+        bad["transactions"][3][field] = json!("zz");
+        let error = template_from(bad).await.unwrap_err();
+        assert_error(&error, Reason::TemplateSourceInvalid, &["getblocktemplate", &format!("\"{field}\"")]);
+    }
+}
+
+#[tokio::test]
+async fn a_template_that_lies_is_refused() {
+    let answer = answers(1).await.remove(0);
+    let changed = |pointer: &str, value: Value| {
+        let mut answer = answer.clone();
+        *answer.pointer_mut(pointer).unwrap() = value;
+        answer
+    };
+    let lies = [
+        ("/coinbasevalue", json!(21), "coinbasevalue"),
+        ("/target", json!("00".repeat(32)), "target"),
+        ("/bits", json!("207fff"), "bits"),
+        ("/rules/1", json!("!quantum"), "!quantum"),
+        ("/transactions/2/weight", json!(1), "transactions[2].weight"),
+        ("/default_witness_commitment", json!("6a"), "default_witness_commitment"),
+    ];
+    for (pointer, value, word) in lies {
+        let error = template_from(changed(pointer, value)).await.unwrap_err();
+        assert_error(&error, Reason::TemplateSourceInvalid, &[word]);
+    }
+    let error = template_from(changed("/transactions/2/data", json!("0200"))).await.unwrap_err();
+    assert_error(&error, Reason::TemplateUndecodable, &["transactions[2]"]);
+}
+
+#[tokio::test]
+async fn answers_to_a_submitted_block_keep_their_meaning() {
+    let block = bitcoin::constants::genesis_block(Network::Regtest);
+    let cases = [
+        (json!(null), SubmitOutcome::Accepted),
+        (json!("duplicate"), SubmitOutcome::Accepted),
+        (json!("inconclusive"), SubmitOutcome::Rejected("inconclusive".to_owned())),
+        (json!("high-hash"), SubmitOutcome::Rejected("high-hash".to_owned())),
+        (json!("duplicate-invalid"), SubmitOutcome::Rejected("duplicate-invalid".to_owned())),
+    ];
+    for (answer, meaning) in cases {
+        let mut server = Server::start(move |_| Reply::Result(answer.clone())).await;
+        assert_eq!(source(&server).submit_block(&block).await.unwrap(), meaning);
+        assert_eq!(server.saw("submitblock").await.params, json!([serialize_hex(&block)]));
+    }
+    for nonsense in ["{}", "{\"result\":7}", "ok"] {
+        let server = Server::start(move |_| Reply::Http(200, nonsense.to_owned())).await;
+        let error = source(&server).submit_block(&block).await.unwrap_err();
+        assert_error(&error, Reason::TemplateSourceInvalid, &["submitblock"]);
+    }
+    let fault = "{\"result\":null,\"error\":{\"code\":-22,\"message\":\"Block decode failed\"}}";
+    for status in [200, 500] {
+        let server = Server::start(move |_| Reply::Http(status, fault.to_owned())).await;
+        let error = source(&server).submit_block(&block).await.unwrap_err();
+        assert_error(&error, Reason::TemplateSourceRefused, &["Block decode failed"]);
+    }
+}

@@ -1,0 +1,578 @@
+//! A raw Stratum V2 client: what tests say to the gateway, and what they hear, message by message.
+//!
+//! It shares no code with the gateway. Handshake, sealing and message structs are those of the reference
+//! implementation (`noise_sv2`, `codec_sv2`, `mining_sv2`), which also checks the gateway's certificate
+//! against its authority key; headers are hashed in [`work`] from the messages alone. So a mistake that
+//! the gateway makes on both sides of its own code shows here.
+//!
+//! It can be polite ([`Client::setup`], [`Client::open`], [`Client::submit`]) or not
+//! ([`Client::send_raw_frame`], [`Client::seal`], [`Client::send_bytes`]). Every message that comes is
+//! checked for the `channel_msg` bit that the specification gives it, whatever the test is about.
+
+mod work;
+
+pub use work::{Job, OpenChannel, Share};
+
+use crate::{
+    backend::Backend,
+    gateway::{Channel, DEADLINE, Gateway, GatewayConfig, policy},
+};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use binary_sv2::U256;
+use codec_sv2::{
+    Decrypted, EncodableFrame, Handshake, MessageFrame, NoiseDecoder, NoiseEncoder, TransportDecryptState,
+    TransportEncryptState,
+};
+use mining_sv2::{
+    OpenExtendedMiningChannel, OpenStandardMiningChannel, SubmitSharesExtended, SubmitSharesStandard,
+    SubmitSharesSuccessOwned,
+};
+use noise_sv2::Initiator;
+use parsers_sv2::{CommonMessages, CommonMessagesOwned, IsSv2Message, Mining, MiningOwned};
+use serde_json::json;
+use std::{collections::VecDeque, io::ErrorKind};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// Client flag of SetupConnection: only standard jobs.
+pub const REQUIRES_STANDARD_JOBS: u32 = 0b001;
+/// Client flag of SetupConnection: brings its own templates.
+pub const REQUIRES_WORK_SELECTION: u32 = 0b010;
+/// Client flag of SetupConnection: rolls version bits.
+pub const REQUIRES_VERSION_ROLLING: u32 = 0b100;
+
+/// The largest target, which every hash meets.
+pub const EASIEST: [u8; 32] = [0xff; 32];
+
+/// Network target of [`gateway_for_clients`]: one of 65,537 hashes solves a block, so that a test finds
+/// one on purpose at once and by accident hardly ever, and only if it does not look.
+pub const BITS: &str = "1f00ffff";
+
+/// A gateway on the embedded chain, and its backend, whose work changes when a block is found and at no
+/// other time, however slow the machine is. `adjust` has the last word on the configuration.
+///
+/// # Errors
+/// When one of the two does not start.
+pub async fn gateway_for_clients(
+    adjust: impl FnOnce(GatewayConfig) -> GatewayConfig,
+) -> Result<(Backend, Gateway)> {
+    let backend = Backend::start("test", "a secret of the pool").await?;
+    let floor = json!({ "min_avg_fee": { "low": 1, "mid": 1, "high": 1 } });
+    let config = GatewayConfig::new("inline")?
+        .embedded(BITS, 20)
+        .set("source", "refresh", "1h")
+        .set("source", "stale_after", "1h")
+        .set("gate", "verdict_timeout", "10s")
+        .set("gate", "hold_timeout", "2m")
+        .pool(&backend)
+        .policy("fee-floor", &policy("fee-floor")?, &floor)?;
+    let mut gateway = Gateway::start(&adjust(config)).await?;
+    gateway.wait_for_event("work", DEADLINE, |e| e["event"] == "work_released").await?;
+    Ok((backend, gateway))
+}
+
+/// One decrypted frame, taken apart by its header and no further.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Extension, without the channel bit.
+    pub extension: u16,
+    /// The `channel_msg` bit.
+    pub channel_bit: bool,
+    /// Message type.
+    pub msg_type: u8,
+    /// Payload.
+    pub payload: Vec<u8>,
+}
+
+/// One message.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Of all subprotocols.
+    Common(CommonMessagesOwned),
+    /// Of the mining protocol.
+    Mining(MiningOwned),
+}
+
+/// What became of a share.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// SubmitShares.Success.
+    Accepted(SubmitSharesSuccessOwned),
+    /// SubmitShares.Error, with its code.
+    Refused(String),
+}
+
+impl Answer {
+    /// The error code; empty when there is none.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Accepted(_) => "",
+            Self::Refused(code) => code,
+        }
+    }
+
+    /// Whether it is a Success.
+    pub fn is_accepted(&self) -> bool {
+        matches!(self, Self::Accepted(_))
+    }
+}
+
+/// What an open request asks for.
+#[derive(Clone, Debug)]
+pub struct Open<'a> {
+    /// Standard or extended.
+    pub kind: Channel,
+    /// The user identity, raw.
+    pub user: &'a [u8],
+    /// Nominal hash rate, hashes a second. 0 gives the easiest target.
+    pub hashrate: f32,
+    /// Maximum target, little-endian.
+    pub max_target: [u8; 32],
+    /// Smallest extranonce of an extended channel, bytes.
+    pub min_extranonce_size: u16,
+}
+
+impl<'a> Open<'a> {
+    /// A channel on which every hash is a share.
+    pub fn new(kind: Channel, user: &'a str) -> Self {
+        Self { kind, user: user.as_bytes(), hashrate: 0.0, max_target: EASIEST, min_extranonce_size: 4 }
+    }
+}
+
+/// A connection after its handshake.
+pub struct Client {
+    stream: TcpStream,
+    peer: String,
+    encoder: NoiseEncoder,
+    sealing: TransportEncryptState,
+    decoder: NoiseDecoder,
+    opening: Option<TransportDecryptState>,
+    unread: Vec<u8>,
+    waiting: VecDeque<Message>,
+    next_number: u32,
+}
+
+impl Client {
+    /// Connects and does the handshake; the certificate must be signed by the gateway's authority key.
+    ///
+    /// # Errors
+    /// When the gateway does not take part in it.
+    pub async fn connect(gateway: &Gateway) -> Result<Self> {
+        let stream = TcpStream::connect(gateway.address()?).await?;
+        Self::over(stream, gateway.authority_key()?).await
+    }
+
+    /// [`connect`](Self::connect) on a socket of the test's own making.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn over(mut stream: TcpStream, authority_key: &str) -> Result<Self> {
+        stream.set_nodelay(true)?;
+        let peer = stream.local_addr()?.to_string();
+        let key = bitcoin::base58::decode_check(authority_key)?;
+        let key: [u8; 32] = key.strip_prefix(&[1, 0]).context("not a public key")?.try_into()?;
+        let initiator = Initiator::from_raw_k(key).map_err(|error| anyhow!("{error:?}"))?;
+        let (act1, handshake) = Handshake::initiator(initiator).step_0().map_err(|error| anyhow!("{error:?}"))?;
+        stream.write_all(act1.payload()).await?;
+        let mut act2 = [0; noise_sv2::INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE];
+        let answer = timeout(DEADLINE, stream.read_exact(&mut act2)).await.context("no answer to the handshake")?;
+        answer.context("the handshake was not answered")?;
+        let transport = handshake.step_2(act2).map_err(|error| anyhow!("{error:?}"))?;
+        let (sealing, opening) = transport.split();
+        Ok(Self {
+            stream,
+            peer,
+            encoder: NoiseEncoder::new(),
+            sealing,
+            decoder: NoiseDecoder::new(),
+            opening: Some(opening),
+            unread: Vec::new(),
+            waiting: VecDeque::new(),
+            next_number: 1,
+        })
+    }
+
+    /// This end's address: the `peer` of the gateway's events.
+    pub fn peer(&self) -> &str {
+        &self.peer
+    }
+
+    /// The sequence number of the last share, or the id of the last request.
+    pub fn last_number(&self) -> u32 {
+        self.next_number - 1
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next_number += 1;
+        self.next_number - 1
+    }
+
+    /// Sets the connection up; the answer must be version 2 without flags.
+    ///
+    /// # Errors
+    /// When the answer is another.
+    pub async fn setup(&mut self, flags: u32) -> Result<()> {
+        self.send_raw_frame(0, false, 0x00, &setup_payload(0, (2, 2), flags, "tests")).await?;
+        match self.next_message().await? {
+            Message::Common(CommonMessagesOwned::SetupConnectionSuccess(m)) => {
+                ensure!((m.used_version, m.flags) == (2, 0), "{m:?}");
+                Ok(())
+            }
+            other => bail!("awaited SetupConnection.Success, came {other:?}"),
+        }
+    }
+
+    /// Sends an open request; gives its request id.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub async fn request_open(&mut self, open: &Open<'_>) -> Result<u32> {
+        let request_id = self.number();
+        let user_identity = open.user.try_into().map_err(|error| anyhow!("{error:?}"))?;
+        let (nominal_hash_rate, max_target) = (open.hashrate, U256::from(&open.max_target));
+        let message = match open.kind {
+            Channel::Standard => Mining::OpenStandardMiningChannel(OpenStandardMiningChannel {
+                request_id,
+                user_identity,
+                nominal_hash_rate,
+                max_target,
+            }),
+            Channel::Extended => Mining::OpenExtendedMiningChannel(OpenExtendedMiningChannel {
+                request_id,
+                user_identity,
+                nominal_hash_rate,
+                max_target,
+                min_extranonce_size: open.min_extranonce_size,
+            }),
+        };
+        self.send(message).await?;
+        Ok(request_id)
+    }
+
+    /// Opens a channel. The next three messages must be its Success, a future job, and the
+    /// SetNewPrevHash that names this job.
+    ///
+    /// # Errors
+    /// When something else comes.
+    pub async fn open(&mut self, open: &Open<'_>) -> Result<OpenChannel> {
+        let request_id = self.request_open(open).await?;
+        let mut messages = Vec::new();
+        for _ in 0..3 {
+            match self.next_message().await? {
+                Message::Mining(message) => messages.push(message),
+                Message::Common(other) => bail!("awaited an open channel, came {other:?} after {messages:?}"),
+            }
+        }
+        OpenChannel::from_messages(open.kind, request_id, &messages).with_context(|| format!("came {messages:?}"))
+    }
+
+    /// Opens a standard channel on which every hash is a share.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_standard(&mut self, user: &str) -> Result<OpenChannel> {
+        self.open(&Open::new(Channel::Standard, user)).await
+    }
+
+    /// Opens an extended channel on which every hash is a share.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_extended(&mut self, user: &str) -> Result<OpenChannel> {
+        self.open(&Open::new(Channel::Extended, user)).await
+    }
+
+    /// Sends an open request that must be refused; gives the error code.
+    ///
+    /// # Errors
+    /// When something else comes.
+    pub async fn open_refused(&mut self, open: &Open<'_>) -> Result<String> {
+        let request_id = self.request_open(open).await?;
+        match self.next_message().await? {
+            Message::Mining(MiningOwned::OpenMiningChannelError(m)) if m.request_id == request_id => {
+                Ok(m.error_code.as_utf8_or_hex())
+            }
+            other => bail!("awaited OpenMiningChannel.Error for request {request_id}, came {other:?}"),
+        }
+    }
+
+    /// Sends a share and waits for its answer.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn submit(&mut self, channel: &OpenChannel, share: &Share) -> Result<Answer> {
+        let number = self.send_share(channel.id, share).await?;
+        self.answer(channel.id, number).await
+    }
+
+    /// Sends a share: as an extended one when it has an extranonce. Gives its sequence number.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub async fn send_share(&mut self, channel_id: u32, share: &Share) -> Result<u32> {
+        let sequence_number = self.number();
+        let Share { job_id, nonce, ntime, version, extranonce } = share;
+        let (job_id, nonce, ntime, version) = (*job_id, *nonce, *ntime, *version);
+        self.send(match extranonce {
+            None => Mining::SubmitSharesStandard(SubmitSharesStandard {
+                channel_id,
+                sequence_number,
+                job_id,
+                nonce,
+                ntime,
+                version,
+            }),
+            Some(extranonce) => Mining::SubmitSharesExtended(SubmitSharesExtended {
+                channel_id,
+                sequence_number,
+                job_id,
+                nonce,
+                ntime,
+                version,
+                extranonce: extranonce.as_slice().try_into().map_err(|error| anyhow!("{error:?}"))?,
+            }),
+        })
+        .await?;
+        Ok(sequence_number)
+    }
+
+    /// Waits for the answer to a share.
+    ///
+    /// # Errors
+    /// When none comes.
+    pub async fn answer(&mut self, channel: u32, number: u32) -> Result<Answer> {
+        self.pick(&format!("the answer to share {number}"), |message| match message {
+            MiningOwned::SubmitSharesSuccess(m) if (m.channel_id, m.last_sequence_number) == (channel, number) => {
+                Some(Answer::Accepted(m.clone()))
+            }
+            MiningOwned::SubmitSharesError(m) if (m.channel_id, m.sequence_number) == (channel, number) => {
+                Some(Answer::Refused(m.error_code.as_utf8_or_hex()))
+            }
+            _ => None,
+        })
+        .await
+    }
+
+    /// Takes over the next job of a channel. True when it is on a new tip; it was then sent as a future
+    /// job with the SetNewPrevHash after it, and otherwise as one to be mined at once.
+    ///
+    /// # Errors
+    /// When none comes, or SetNewPrevHash without it.
+    pub async fn follow(&mut self, channel: &mut OpenChannel) -> Result<bool> {
+        let id = channel.id;
+        let message = self.pick("a job", |message| work::is_work_for(id, message).then(|| message.clone())).await?;
+        let job_id = channel.take_job(&message)?;
+        if channel.job.min_ntime.is_some() {
+            return Ok(false);
+        }
+        let message = self.pick("SetNewPrevHash", |m| work::is_work_for(id, m).then(|| m.clone())).await?;
+        channel.take_tip(job_id, &message)?;
+        Ok(true)
+    }
+
+    /// Sends a message of the mining protocol.
+    ///
+    /// # Errors
+    /// When it cannot be encoded or sent.
+    pub async fn send(&mut self, message: Mining<'_>) -> Result<()> {
+        let (msg_type, extension, bit) = (message.message_type(), message.extension_type(), message.channel_bit());
+        let frame = MessageFrame::from_message(message, msg_type, extension, bit);
+        let frame = frame.map_err(|error| anyhow!("{error:?}"))?;
+        let bytes = self.encoder.encode_transport(frame, &mut self.sealing).map_err(|error| anyhow!("{error:?}"))?;
+        self.send_bytes(&bytes).await
+    }
+
+    /// Sends a frame of any type and content.
+    ///
+    /// # Errors
+    /// When it cannot be sent.
+    pub async fn send_raw_frame(&mut self, extension: u16, bit: bool, msg_type: u8, payload: &[u8]) -> Result<()> {
+        let bytes = self.seal(extension, bit, msg_type, payload.len(), payload)?;
+        self.send_bytes(&bytes).await
+    }
+
+    /// Seals a frame without sending it; its header may announce a length that is not the payload's.
+    ///
+    /// # Errors
+    /// When it cannot be sealed.
+    pub fn seal(
+        &mut self,
+        extension: u16,
+        bit: bool,
+        msg_type: u8,
+        announced: usize,
+        payload: &[u8],
+    ) -> Result<Vec<u8>> {
+        let [e0, e1] = (extension | if bit { 0x8000 } else { 0 }).to_le_bytes();
+        let [l0, l1, l2, ..] = announced.to_le_bytes();
+        let frame = RawFrame([&[e0, e1, msg_type, l0, l1, l2], payload].concat());
+        self.encoder.encode_transport(frame, &mut self.sealing).map_err(|error| anyhow!("{error:?}"))
+    }
+
+    /// Sends bytes as they are.
+    ///
+    /// # Errors
+    /// When they cannot be sent.
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        Ok(self.stream.write_all(bytes).await?)
+    }
+
+    /// The socket, for tests that treat it badly.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    /// The next frame; `None` when the gateway has closed the connection.
+    ///
+    /// # Errors
+    /// When none comes in time, or one that is not authentic.
+    pub async fn next_frame(&mut self) -> Result<Option<Frame>> {
+        timeout(DEADLINE, self.read_frame()).await.context("waited in vain for a frame")?
+    }
+
+    async fn read_frame(&mut self) -> Result<Option<Frame>> {
+        loop {
+            let wanted = self.decoder.writable_len();
+            if self.unread.len() < wanted {
+                match self.stream.read_buf(&mut self.unread).await {
+                    Ok(0) => return Ok(None),
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                    read => read?,
+                };
+                continue;
+            }
+            self.decoder.writable().copy_from_slice(&self.unread[..wanted]);
+            self.unread.drain(..wanted);
+            let opening = self.opening.take().context("a frame before this one was not authentic")?;
+            match self.decoder.next_transport_frame(opening).map_err(|error| anyhow!("{error:?}"))? {
+                Decrypted::Incomplete(_, opening) => self.opening = Some(opening),
+                Decrypted::Frame(mut frame, opening) => {
+                    self.opening = Some(opening);
+                    let header = frame.header();
+                    return Ok(Some(Frame {
+                        extension: header.ext_type_without_channel_msg(),
+                        channel_bit: header.channel_msg(),
+                        msg_type: header.msg_type(),
+                        payload: frame.payload().to_vec(),
+                    }));
+                }
+            }
+        }
+    }
+
+    /// The next message.
+    ///
+    /// # Errors
+    /// When none comes, or one that does not decode or has the wrong `channel_msg` bit.
+    pub async fn next_message(&mut self) -> Result<Message> {
+        if let Some(message) = self.waiting.pop_front() {
+            return Ok(message);
+        }
+        self.next_frame().await?.context("the gateway closed the connection")?.decode()
+    }
+
+    /// Waits for the first message for which `pick` gives something; the others keep their order.
+    ///
+    /// # Errors
+    /// When none comes: says what was awaited and what came instead.
+    pub async fn pick<T>(&mut self, what: &str, pick: impl Fn(&MiningOwned) -> Option<T>) -> Result<T> {
+        let mut next = 0;
+        loop {
+            while let Some(message) = self.waiting.get(next) {
+                if let Message::Mining(message) = message
+                    && let Some(picked) = pick(message)
+                {
+                    self.waiting.remove(next);
+                    return Ok(picked);
+                }
+                next += 1;
+            }
+            let frame = self.next_frame().await.and_then(|frame| frame.context("the gateway closed the connection"));
+            let frame = frame.with_context(|| format!("awaited {what}, came {:?}", self.waiting))?;
+            self.waiting.push_back(frame.decode()?);
+        }
+    }
+
+    /// Reads to the end of the connection; gives the messages before it.
+    ///
+    /// # Errors
+    /// When the gateway keeps the connection open.
+    pub async fn until_closed(&mut self) -> Result<Vec<Message>> {
+        let mut messages = Vec::from(std::mem::take(&mut self.waiting));
+        loop {
+            let frame = self.next_frame().await;
+            match frame.with_context(|| format!("awaited the end of the connection, came {messages:?}"))? {
+                Some(frame) => messages.push(frame.decode()?),
+                None => return Ok(messages),
+            }
+        }
+    }
+}
+
+impl Frame {
+    /// The message in it.
+    ///
+    /// # Errors
+    /// When it does not decode or its `channel_msg` bit is wrong.
+    pub fn decode(mut self) -> Result<Message> {
+        let bit = channel_bit(self.msg_type).with_context(|| format!("no server sends {self:?}"))?;
+        ensure!(self.extension == 0, "an extension that was not agreed: {self:?}");
+        ensure!(self.channel_bit == bit, "the channel_msg bit should be {bit}: {self:?}");
+        if let Ok(message) = CommonMessages::try_from((self.msg_type, &mut self.payload[..])) {
+            return Ok(Message::Common(message.into_owned()));
+        }
+        match Mining::try_from((self.msg_type, &mut self.payload[..])) {
+            Ok(message) => Ok(Message::Mining(message.into_owned())),
+            Err(error) => bail!("{error:?}: message type 0x{:02x}, {:02x?}", self.msg_type, self.payload),
+        }
+    }
+}
+
+/// The `channel_msg` bit of what a mining server sends (SV2 specification 08, Message Types); `None` for
+/// types that no server sends.
+pub fn channel_bit(msg_type: u8) -> Option<bool> {
+    match msg_type {
+        // SetupConnection.Success and .Error, open Success (two) and Error, SetGroupChannel
+        0x01 | 0x02 | 0x11 | 0x12 | 0x14 | 0x25 => Some(false),
+        // jobs, UpdateChannel.Error, CloseChannel, SetExtranoncePrefix, answers to shares, SetNewPrevHash,
+        // SetTarget, answers to SetCustomMiningJob
+        0x15 | 0x17..=0x19 | 0x1c | 0x1d | 0x1f..=0x21 | 0x23 | 0x24 => Some(true),
+        _ => None,
+    }
+}
+
+/// The payload of SetupConnection, byte by byte, so that it can ask for what no library would.
+pub fn setup_payload(protocol: u8, versions: (u16, u16), flags: u32, vendor: &str) -> Vec<u8> {
+    let mut payload = vec![protocol];
+    payload.extend(versions.0.to_le_bytes());
+    payload.extend(versions.1.to_le_bytes());
+    payload.extend(flags.to_le_bytes());
+    text(&mut payload, "127.0.0.1");
+    payload.extend(34255u16.to_le_bytes());
+    for field in [vendor, "", "", ""] {
+        text(&mut payload, field);
+    }
+    payload
+}
+
+fn text(payload: &mut Vec<u8>, text: &str) {
+    payload.push(text.len() as u8);
+    payload.extend(text.as_bytes());
+}
+
+/// Header and payload in one, as they are.
+struct RawFrame(Vec<u8>);
+
+impl EncodableFrame for RawFrame {
+    fn encoded_length(&self) -> usize {
+        self.0.len()
+    }
+
+    fn encode_into(self, out: &mut [u8]) -> Result<(), framing_sv2::Error> {
+        out.copy_from_slice(&self.0);
+        Ok(())
+    }
+}

@@ -1,0 +1,20 @@
+//! What the end-to-end tests stand on: the real binary, a real Bitcoin node, a pool backend.
+//!
+//! - [`node`]: a regtest node in a folder of its own, and its JSON-RPC
+//! - [`mempool`]: coins, and thousands of real signed transactions in the node's mempool
+//! - [`account`]: the promise of the ledger, checked from outside
+//! - [`backend`]: a pool backend that checks every signature and records every share
+//! - [`client`]: a raw Stratum V2 client on foreign code, polite or not
+//! - [`gateway`]: the gateway and the CPU miner as processes, their configuration and their events
+//!
+//! Everything ends with its handle, waits for conditions with a deadline and for nothing else, and
+//! returns errors that say what was awaited and what was there instead.
+
+pub mod account;
+pub mod backend;
+pub mod client;
+pub mod gateway;
+pub mod mempool;
+pub mod node;
+pub mod process;
+pub mod wait;

@@ -1,0 +1,217 @@
+//! A real Bitcoin node on regtest: a folder of its own, a free port, nobody to talk to.
+//!
+//! The programs come from `scripts/get-node.sh`; `RESERVEGRID_NODE_DIR` says where they are (`make test`
+//! sets it). Nothing reaches the network: the node listens for RPC on the loopback interface only.
+
+use crate::{process::Process, wait};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+use tempfile::TempDir;
+
+const START: Duration = Duration::from_secs(60);
+
+/// How the node knows its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// The cookie file that it writes itself.
+    Cookie,
+    /// User [`USER`] and password [`PASSWORD`].
+    Password,
+}
+
+/// The user of [`Auth::Password`].
+pub const USER: &str = "tester";
+/// The password of [`Auth::Password`].
+pub const PASSWORD: &str = "only-on-regtest";
+
+/// A running node. It ends with this handle, and its chain with it.
+#[derive(Debug)]
+pub struct Node {
+    /// JSON-RPC with the credentials of the node.
+    pub rpc: Rpc,
+    /// How it knows its clients.
+    pub auth: Auth,
+    process: Process,
+    url: String,
+    folder: TempDir,
+}
+
+impl Node {
+    /// Starts a node with a cookie file.
+    ///
+    /// # Errors
+    /// When the programs are not there, or the node is not ready in time.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Auth::Cookie).await
+    }
+
+    /// Starts a node and waits until it answers.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(auth: Auth) -> Result<Self> {
+        let program = program("bitcoind")?;
+        let mut last = None;
+        // Somebody else may take the port between our look and the node's start; it then ends at once.
+        for _ in 0..3 {
+            match Self::attempt(&program, auth).await {
+                Ok(node) => return Ok(node),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow::anyhow!("the node was not started")))
+    }
+
+    async fn attempt(program: &Path, auth: Auth) -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("reservegrid-node-").tempdir()?;
+        let port = free_port()?;
+        let mut command = Command::new(program);
+        command.arg(format!("-datadir={}", folder.path().display())).arg(format!("-rpcport={port}")).args([
+            "-regtest",
+            "-server",
+            "-listen=0",
+            "-dnsseed=0",
+            "-disablewallet",
+            "-printtoconsole=0",
+            // Knots makes small blocks unless told otherwise.
+            "-blockmaxweight=3996000",
+            "-blockmaxsize=4000000",
+        ]);
+        if auth == Auth::Password {
+            command.arg(format!("-rpcuser={USER}")).arg(format!("-rpcpassword={PASSWORD}"));
+        }
+        let mut process = Process::start("bitcoind", command, folder.path())?;
+        let cookie = folder.path().join("regtest/.cookie");
+        let url = format!("http://127.0.0.1:{port}");
+        let rpc = wait::until("the node to answer", START, async || {
+            process.check_running()?;
+            let credentials = match auth {
+                Auth::Password => format!("{USER}:{PASSWORD}"),
+                // It is written under another name first, so what can be read is whole.
+                Auth::Cookie => match std::fs::read_to_string(&cookie) {
+                    Ok(text) => text,
+                    Err(_) => return Ok(None),
+                },
+            };
+            let rpc = Rpc::new(&url, &credentials)?;
+            Ok(rpc.call("getblockchaininfo", json!([])).await.is_ok().then_some(rpc))
+        })
+        .await?;
+        Ok(Self { rpc, auth, process, url, folder })
+    }
+
+    /// The JSON-RPC address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The cookie file of [`Auth::Cookie`].
+    pub fn cookie_file(&self) -> PathBuf {
+        self.folder.path().join("regtest/.cookie")
+    }
+
+    /// The folder of its data.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The process, e.g. to stop it (`STOP`, `CONT`) or to end it at once.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Height of its tip.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn height(&self) -> Result<u64> {
+        self.rpc.call("getblockcount", json!([])).await?.as_u64().context("a height that is no number")
+    }
+
+    /// Transactions in its mempool.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn mempool_size(&self) -> Result<u64> {
+        let info = self.rpc.call("getmempoolinfo", json!([])).await?;
+        info["size"].as_u64().context("a mempool without a size")
+    }
+
+    /// A template as the gateway asks for it.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn template(&self) -> Result<Value> {
+        self.rpc.call("getblocktemplate", json!([{ "rules": ["segwit"] }])).await
+    }
+}
+
+/// A JSON-RPC client.
+#[derive(Clone, Debug)]
+pub struct Rpc {
+    client: reqwest::Client,
+    url: String,
+    user: String,
+    password: String,
+}
+
+impl Rpc {
+    /// A client for credentials in the form `user:password`.
+    ///
+    /// # Errors
+    /// When they have another form.
+    pub fn new(url: &str, credentials: &str) -> Result<Self> {
+        let (user, password) = credentials.trim().split_once(':').context("credentials without a colon")?;
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(120)).build()?;
+        Ok(Self { client, url: url.into(), user: user.into(), password: password.into() })
+    }
+
+    /// Calls a method with a list of parameters and gives its result.
+    ///
+    /// # Errors
+    /// When the node does not answer or answers with an error.
+    pub async fn call(&self, method: &str, params: Value) -> Result<Value> {
+        let body = json!({ "jsonrpc": "1.0", "id": 0, "method": method, "params": params });
+        let mut answer = self.post(&body).await.with_context(|| method.to_owned())?;
+        match answer["error"].take() {
+            Value::Null => Ok(answer["result"].take()),
+            error => bail!("{method}: {error}"),
+        }
+    }
+
+    async fn post(&self, body: &Value) -> Result<Value> {
+        let request = self.client.post(&self.url).basic_auth(&self.user, Some(&self.password)).json(body);
+        let response = request.send().await?;
+        let status = response.status();
+        let bytes = response.bytes().await?;
+        serde_json::from_slice(&bytes).with_context(|| format!("an answer that is not JSON, status {status}"))
+    }
+}
+
+fn program(name: &str) -> Result<PathBuf> {
+    let folder = std::env::var_os("RESERVEGRID_NODE_DIR").context(
+        "RESERVEGRID_NODE_DIR is not set: run `make test`, or scripts/get-node.sh DIR and set it to DIR",
+    )?;
+    let path = PathBuf::from(folder).join(name);
+    if !path.exists() {
+        bail!(
+            "{} is missing: run scripts/get-node.sh with the value of RESERVEGRID_NODE_DIR",
+            path.display()
+        );
+    }
+    Ok(path)
+}
+
+/// A port of the loopback interface that nobody used a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
