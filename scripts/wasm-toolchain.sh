@@ -9,6 +9,10 @@ set -eu
 
 target=wasm32-unknown-unknown
 packages="rustc-web cargo-web rust-web-src"
+# Their linker for wasm is lld; a rustup toolchain brings one that serves as well.
+if ! ls "$(rustc --print sysroot 2>/dev/null)"/lib/rustlib/*/bin/rust-lld >/dev/null 2>&1; then
+    packages="$packages lld"
+fi
 
 has_target() {
     sysroot=$(rustc --print sysroot 2>/dev/null) && [ -d "$sysroot/lib/rustlib/$target/lib" ]

@@ -28,7 +28,8 @@ const MIN_FEE_RATE: u64 = 1_000;
 
 fn main() {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies");
-    let module = std::env::var_os("RESERVEGRID_POLICY_DIR").map_or(default, PathBuf::from).join("fee-floor.wasm");
+    let module =
+        std::env::var_os("RESERVEGRID_POLICY_DIR").map_or(default, PathBuf::from).join("fee-floor.wasm");
     assert!(module.is_file(), "{} is not there: run `make policies`", module.display());
 
     println!("fee-floor, {RUNS} evaluations each; times in microseconds");
@@ -65,7 +66,11 @@ fn main() {
         }
     }
     let size = std::fs::metadata(&module).unwrap().len();
-    println!("loading the module ({} kB), compilation included: {:.1} ms", size / 1000, micros(loaded) / 1000.0);
+    println!(
+        "loading the module ({} kB), compilation included: {:.1} ms",
+        size / 1000,
+        micros(loaded) / 1000.0
+    );
 }
 
 fn load(module: &Path, settings: Value) -> PolicySet {

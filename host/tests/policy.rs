@@ -31,7 +31,13 @@ fn fee_floor() -> PathBuf {
 }
 
 fn spec(module: impl Into<PathBuf>, settings: Value) -> PolicySpec {
-    PolicySpec { name: "under-test".into(), module: module.into(), sha256: None, settings, fuel: DEFAULT_FUEL }
+    PolicySpec {
+        name: "under-test".into(),
+        module: module.into(),
+        sha256: None,
+        settings,
+        fuel: DEFAULT_FUEL,
+    }
 }
 
 /// All the time in the world, so that a slow machine changes no verdict.
@@ -113,7 +119,8 @@ fn every_other_code_of_fee_floor_comes_through_the_engine() {
 
 #[test]
 fn the_first_rejection_decides_and_what_was_said_before_is_kept() {
-    let mut specs = [spec(fee_floor(), json!({ "min_avg_fee": { "mid": 0, "high": 0 } })), spec(fee_floor(), tiers())];
+    let mut specs =
+        [spec(fee_floor(), json!({ "min_avg_fee": { "mid": 0, "high": 0 } })), spec(fee_floor(), tiers())];
     specs[1].name = "strict".into();
     let set = PolicySet::load(patient(), &specs).unwrap();
     let judgement = set.evaluate(&with_fees([1]), &mempool(0));
@@ -147,7 +154,10 @@ fn other_settings_or_other_fuel_make_another_set() {
 #[test]
 fn every_fault_of_every_policy_is_reported_at_once() {
     let bad = json!({ "min_avg_fee": { "mid": "x" }, "tiers": 5, "floor": 1 });
-    let specs = [spec(fee_floor(), bad), PolicySpec { name: "gone".into(), ..spec("/nonexistent/gone.wasm", json!({})) }];
+    let specs = [
+        spec(fee_floor(), bad),
+        PolicySpec { name: "gone".into(), ..spec("/nonexistent/gone.wasm", json!({})) },
+    ];
     let faults = PolicySet::load(EngineLimits::default(), &specs).unwrap_err();
     let found: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let prefix = "policy \"under-test\": policy_settings_invalid:";
@@ -225,7 +235,12 @@ fn a_well_behaved_guest_written_by_hand_is_accepted() {
 
 #[test]
 fn an_endless_loop_runs_out_of_fuel() {
-    assert_answered("(loop (br 0)) unreachable", DEFAULT_FUEL, Reason::PolicyFuelExhausted, "its 10000000 units");
+    assert_answered(
+        "(loop (br 0)) unreachable",
+        DEFAULT_FUEL,
+        Reason::PolicyFuelExhausted,
+        "its 10000000 units",
+    );
 }
 
 #[test]

@@ -15,7 +15,8 @@ pub struct Exported<P>(PhantomData<P>);
 
 impl<P: Policy> bindings::Guest for Exported<P> {
     fn metadata() -> PolicyMetadata {
-        let codes = P::CODES.iter().map(|&(code, meaning)| CodeInfo { code: code.into(), meaning: meaning.into() });
+        let codes =
+            P::CODES.iter().map(|&(code, meaning)| CodeInfo { code: code.into(), meaning: meaning.into() });
         PolicyMetadata {
             name: P::NAME.into(),
             version: P::VERSION.into(),

@@ -80,7 +80,12 @@ impl Settings<'_> {
     }
 
     /// An object inside this one; when it does not stand there, all its defaults hold.
-    pub fn object<T>(&mut self, name: &'static str, meaning: &str, read: impl FnOnce(&mut Settings) -> T) -> T {
+    pub fn object<T>(
+        &mut self,
+        name: &'static str,
+        meaning: &str,
+        read: impl FnOnce(&mut Settings) -> T,
+    ) -> T {
         let given = self.value(name, false, |value| {
             value.as_object().ok_or_else(|| format!("must be an object, not {}", shown(value)))
         });
@@ -107,7 +112,10 @@ impl Settings<'_> {
     }
 
     /// Reads a whole document.
-    pub(crate) fn read<T>(json: &str, configure: impl FnOnce(&mut Settings) -> T) -> Result<T, Vec<SettingsFault>> {
+    pub(crate) fn read<T>(
+        json: &str,
+        configure: impl FnOnce(&mut Settings) -> T,
+    ) -> Result<T, Vec<SettingsFault>> {
         let whole = |problem: String| vec![SettingsFault { path: String::new(), problem }];
         let given: Value = serde_json::from_str(json).map_err(|error| whole(format!("not JSON: {error}")))?;
         let Value::Object(given) = given else {

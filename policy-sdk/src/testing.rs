@@ -60,7 +60,8 @@ impl TestTemplate {
     /// A template whose transactions have these fees and are otherwise ordinary (561 weight units, a
     /// payment with one input and two outputs).
     pub fn with_fees(fees: impl IntoIterator<Item = u64>) -> Self {
-        let transactions = fees.into_iter().map(|fee| TestTransaction { fee, weight: 561, ..Default::default() });
+        let transactions =
+            fees.into_iter().map(|fee| TestTransaction { fee, weight: 561, ..Default::default() });
         Self {
             height: 900_000,
             subsidy: 312_500_000,

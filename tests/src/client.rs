@@ -30,7 +30,10 @@ use mining_sv2::{
 use noise_sv2::Initiator;
 use parsers_sv2::{CommonMessages, CommonMessagesOwned, IsSv2Message, Mining, MiningOwned};
 use serde_json::json;
-use std::{collections::VecDeque, io::ErrorKind};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io::ErrorKind,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -152,6 +155,7 @@ pub struct Client {
     opening: Option<TransportDecryptState>,
     unread: Vec<u8>,
     waiting: VecDeque<Message>,
+    seen: BTreeSet<u8>,
     next_number: u32,
 }
 
@@ -191,6 +195,7 @@ impl Client {
             opening: Some(opening),
             unread: Vec::new(),
             waiting: VecDeque::new(),
+            seen: BTreeSet::new(),
             next_number: 1,
         })
     }
@@ -198,6 +203,11 @@ impl Client {
     /// This end's address: the `peer` of the gateway's events.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// The types of the messages that came, each of which had the right `channel_msg` bit.
+    pub fn seen(&self) -> &BTreeSet<u8> {
+        &self.seen
     }
 
     /// The sequence number of the last share, or the id of the last request.
@@ -471,7 +481,13 @@ impl Client {
         if let Some(message) = self.waiting.pop_front() {
             return Ok(message);
         }
-        self.next_frame().await?.context("the gateway closed the connection")?.decode()
+        let frame = self.next_frame().await?.context("the gateway closed the connection")?;
+        self.decode(frame)
+    }
+
+    fn decode(&mut self, frame: Frame) -> Result<Message> {
+        self.seen.insert(frame.msg_type);
+        frame.decode()
     }
 
     /// Waits for the first message for which `pick` gives something; the others keep their order.
@@ -492,7 +508,8 @@ impl Client {
             }
             let frame = self.next_frame().await.and_then(|frame| frame.context("the gateway closed the connection"));
             let frame = frame.with_context(|| format!("awaited {what}, came {:?}", self.waiting))?;
-            self.waiting.push_back(frame.decode()?);
+            let message = self.decode(frame)?;
+            self.waiting.push_back(message);
         }
     }
 
@@ -505,7 +522,7 @@ impl Client {
         loop {
             let frame = self.next_frame().await;
             match frame.with_context(|| format!("awaited the end of the connection, came {messages:?}"))? {
-                Some(frame) => messages.push(frame.decode()?),
+                Some(frame) => messages.push(self.decode(frame)?),
                 None => return Ok(messages),
             }
         }

@@ -141,8 +141,11 @@ async fn session(config: &MinerConfig, events: &mpsc::Sender<MinerEvent>) -> Res
                 let message = Mining::try_from((frame.header.msg_type, &mut frame.payload[..]))
                     .map_err(|error| anyhow::anyhow!("a message of the gateway does not decode: {error:?}"))?;
                 if let Some(event) = handle(message, &mut work)? {
+                    // Only a new job: handing out the old one again would hash the same nonces again.
+                    if matches!(event, MinerEvent::Job { .. }) {
+                        jobs.send_replace(work.current());
+                    }
                     let _ = events.send(event).await;
-                    jobs.send_replace(work.current());
                 }
             }
             Some(share) = found.recv() => {

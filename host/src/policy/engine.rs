@@ -10,8 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 use wasmtime::{
-    Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig, ResourceLimiter,
-    WasmFeatures,
+    Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig,
+    ResourceLimiter, WasmFeatures,
 };
 
 /// Length of one epoch of the engine.

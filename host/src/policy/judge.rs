@@ -53,6 +53,8 @@ impl Judge {
             let _place = place; // given back when the evaluation ends, even if nobody waits for it
             set.evaluate(&sourced.template, &sourced.context)
         });
-        evaluation.await.unwrap_or_else(|_| unavailable("the evaluation was cut off: the gateway is stopping"))
+        evaluation
+            .await
+            .unwrap_or_else(|_| unavailable("the evaluation was cut off: the gateway is stopping"))
     }
 }

@@ -180,9 +180,10 @@ impl PolicySet {
         }
         let state = State::new(&self.limits, Some(inputs));
         let settings = policy.settings.as_str();
-        let (verdict, fuel) = call(&self.limits, &policy.module, state, policy.fuel, left, |guest, store| {
-            guest.call_evaluate(store, settings)
-        })?;
+        let (verdict, fuel) =
+            call(&self.limits, &policy.module, state, policy.fuel, left, |guest, store| {
+                guest.call_evaluate(store, settings)
+            })?;
         let verdict = verdict::check_verdict(verdict, &policy.info).map_err(output_invalid)?;
         Ok((verdict, fuel))
     }
@@ -196,7 +197,11 @@ impl std::fmt::Debug for PolicySet {
 }
 
 impl Policy {
-    fn load(limits: &EngineLimits, linker: &Linker<State>, spec: &PolicySpec) -> Result<Self, Vec<PolicyFault>> {
+    fn load(
+        limits: &EngineLimits,
+        linker: &Linker<State>,
+        spec: &PolicySpec,
+    ) -> Result<Self, Vec<PolicyFault>> {
         let one = |reason| move |detail| vec![fault(spec, reason, detail)];
         let stopped = |stopped: Stopped| vec![fault(spec, stopped.reason, stopped.detail)];
 
@@ -277,10 +282,14 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), String> {
     for (name, _) in component.component_type().imports(engine) {
         let shown = verdict::shown(name);
         if !name.starts_with(IMPORTS) {
-            return Err(format!("the module imports {shown}; a policy may import {IMPORTS}* and nothing else"));
+            return Err(format!(
+                "the module imports {shown}; a policy may import {IMPORTS}* and nothing else"
+            ));
         }
         if !name.ends_with(VERSION) {
-            return Err(format!("the module imports {shown}; this gateway serves version {VERSION} of the contract"));
+            return Err(format!(
+                "the module imports {shown}; this gateway serves version {VERSION} of the contract"
+            ));
         }
     }
     Ok(())
@@ -322,9 +331,10 @@ fn classify(error: &wasmtime::Error, instantiated: bool, limits: &EngineLimits, 
         return fixed(Reason::PolicyMemoryExceeded, exceeded.to_string());
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => {
-            fixed(Reason::PolicyFuelExhausted, format!("it used up its {fuel} units of fuel without a verdict"))
-        }
+        Some(Trap::OutOfFuel) => fixed(
+            Reason::PolicyFuelExhausted,
+            format!("it used up its {fuel} units of fuel without a verdict"),
+        ),
         Some(Trap::Interrupt) => deadline_exceeded(limits),
         Some(trap) => fixed(Reason::PolicyTrapped, format!("it stopped with a trap: {trap}")),
         None if error.is::<PoolConcurrencyLimitError>() => Stopped {

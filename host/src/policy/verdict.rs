@@ -180,19 +180,29 @@ pub(super) fn check_verdict(verdict: guest::Verdict, info: &PolicyInfo) -> Resul
         guest::Verdict::Accept => return Ok(Verdict::accept()),
         guest::Verdict::Reject(rejection) => rejection,
     };
-    let code = PolicyCode::new(rejection.code.as_str())
-        .ok_or_else(|| format!("the code {} is not of the form [a-z][a-z0-9_]{{2,63}}", shown(&rejection.code)))?;
+    let code = PolicyCode::new(rejection.code.as_str()).ok_or_else(|| {
+        format!("the code {} is not of the form [a-z][a-z0-9_]{{2,63}}", shown(&rejection.code))
+    })?;
     if !info.codes.iter().any(|(known, _)| known == code.as_str()) {
-        return Err(format!("the code {} is not one of the codes in the policy's metadata", shown(code.as_str())));
+        return Err(format!(
+            "the code {} is not one of the codes in the policy's metadata",
+            shown(code.as_str())
+        ));
     }
     text("the detail", &rejection.detail, MAX_DETAIL)?;
     if rejection.context.len() > MAX_CONTEXT {
-        return Err(format!("{} context entries, at most {MAX_CONTEXT} are allowed", rejection.context.len()));
+        return Err(format!(
+            "{} context entries, at most {MAX_CONTEXT} are allowed",
+            rejection.context.len()
+        ));
     }
     let mut policy_context = BTreeMap::new();
     for (name, value) in rejection.context {
         if PolicyCode::new(name.as_str()).is_none() {
-            return Err(format!("the context name {} is not of the form [a-z][a-z0-9_]{{2,63}}", shown(&name)));
+            return Err(format!(
+                "the context name {} is not of the form [a-z][a-z0-9_]{{2,63}}",
+                shown(&name)
+            ));
         }
         let value = match value {
             guest::ContextValue::Boolean(value) => ContextValue::Boolean(value),

@@ -34,8 +34,10 @@ pub(crate) fn component(evaluate: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/policy-0.1.0");
     let (package, _) = resolve.push_path(wit).expect("the contract parses");
-    let world = resolve.select_world(&[package], Some("template-policy")).expect("the contract has its world");
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata is embedded");
+    let world =
+        resolve.select_world(&[package], Some("template-policy")).expect("the contract has its world");
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+        .expect("metadata is embedded");
     let encoder = ComponentEncoder::default().validate(true).module(&module).expect("the module fits");
     { encoder }.encode().expect("the component is encoded")
 }

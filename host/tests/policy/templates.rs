@@ -44,7 +44,10 @@ fn transaction((index, fee): (u32, u64)) -> DeclaredTransaction {
             sequence: Sequence::MAX,
             witness: Witness::from_slice(&[[1_u8; 64]]),
         }],
-        output: vec![TxOut { value: Amount::from_sat(50_000), script_pubkey: ScriptBuf::from(vec![0x51; 34]) }],
+        output: vec![TxOut {
+            value: Amount::from_sat(50_000),
+            script_pubkey: ScriptBuf::from(vec![0x51; 34]),
+        }],
     };
     DeclaredTransaction { bytes: serialize(&transaction), fee: Some(fee), ..Default::default() }
 }

@@ -72,30 +72,45 @@ impl Policy for FeeFloor {
     const VERSION: &'static str = env!("CARGO_PKG_VERSION");
     const SUMMARY: &'static str = "Refuses templates whose transactions pay too little.";
     const CODES: &'static [(&'static str, &'static str)] = &[
-        ("avg_fee_below_minimum", "The average fee of a transaction is below the floor of the mempool's tier."),
+        (
+            "avg_fee_below_minimum",
+            "The average fee of a transaction is below the floor of the mempool's tier.",
+        ),
         ("total_fees_below_minimum", "The fees of all transactions together are below the floor."),
         ("transaction_fee_rate_below_minimum", "A transaction pays a lower fee rate than the floor."),
-        ("mempool_context_unavailable", "The mempool's state is unknown and the settings say to reject then."),
+        (
+            "mempool_context_unavailable",
+            "The mempool's state is unknown and the settings say to reject then.",
+        ),
     ];
 
     fn configure(settings: &mut Settings) -> Self {
         let amount = 0..=MAX_MONEY;
         let vsize = 0..=1_000_000_000_000;
-        let min_avg_fee =
-            settings.object("min_avg_fee", "Least average fee of a transaction, satoshi, by tier.", |tiers| PerTier {
+        let min_avg_fee = settings.object(
+            "min_avg_fee",
+            "Least average fee of a transaction, satoshi, by tier.",
+            |tiers| PerTier {
                 low: tiers.integer("low", "While the mempool is quiet.", amount.clone(), Some(0)),
                 mid: tiers.integer("mid", "From `mid_from_vsize` on.", amount.clone(), None),
                 high: tiers.integer("high", "From `high_from_vsize` on.", amount.clone(), None),
-            });
-        let (mid_from_vsize, high_from_vsize) =
-            settings.object("tiers", "Virtual size of the mempool at which a tier begins, vbytes.", |tiers| {
+            },
+        );
+        let (mid_from_vsize, high_from_vsize) = settings.object(
+            "tiers",
+            "Virtual size of the mempool at which a tier begins, vbytes.",
+            |tiers| {
                 let mid = tiers.integer("mid_from_vsize", "About one block.", vsize.clone(), Some(1_000_000));
                 let high = tiers.integer("high_from_vsize", "About ten blocks.", vsize, Some(10_000_000));
                 if high < mid {
-                    tiers.fault("high_from_vsize", format!("must not be below mid_from_vsize, which is {mid}"));
+                    tiers.fault(
+                        "high_from_vsize",
+                        format!("must not be below mid_from_vsize, which is {mid}"),
+                    );
                 }
                 (mid, high)
-            });
+            },
+        );
         Self {
             min_avg_fee,
             mid_from_vsize,

@@ -64,8 +64,12 @@ fn one_transaction_below_the_fee_rate_is_found_in_any_chunk_of_rows() {
     // 561 weight units are 141 vbytes.
     assert!(fees(settings, std::iter::repeat_n(141, 9000), mempool(0)).is_ok());
     for poor in [0, 4095, 4096, 8999] {
-        let rejection = fees(settings, (0..9000).map(|i| if i == poor { 140 } else { 141 }), mempool(0)).unwrap_err();
-        assert_eq!(shown(&rejection), ("transaction_fee_rate_below_minimum", "fee_rate=992 < min_fee_rate=1000"));
+        let rejection =
+            fees(settings, (0..9000).map(|i| if i == poor { 140 } else { 141 }), mempool(0)).unwrap_err();
+        assert_eq!(
+            shown(&rejection),
+            ("transaction_fee_rate_below_minimum", "fee_rate=992 < min_fee_rate=1000")
+        );
         assert!(
             matches!(&rejection.context[1], (name, ContextValue::Unsigned(i)) if name == "transaction_index" && *i == poor)
         );

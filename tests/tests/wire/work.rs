@@ -1,16 +1,15 @@
 //! Jobs and tips as they reach miners, and the header of everything the gateway sends.
 
 use super::client;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use binary_sv2::U256;
 use bitcoin::hashes::Hash;
 use mining_sv2::UpdateChannel;
-use parsers_sv2::Mining;
+use parsers_sv2::{Mining, MiningOwned};
 use reservegrid_tests::{
-    client::{Client, EASIEST, Open, channel_bit, gateway_for_clients, setup_payload},
+    client::{Client, EASIEST, Message, Open, Share, gateway_for_clients, setup_payload},
     gateway::{Channel, DEADLINE},
 };
-use std::collections::BTreeSet;
 
 #[tokio::test]
 async fn a_new_tip_reaches_every_channel_as_a_future_job_and_the_tip_that_names_it() -> Result<()> {
@@ -62,68 +61,44 @@ async fn every_message_of_the_gateway_has_the_channel_bit_of_the_specification()
     let (_backend, mut gateway) = gateway_for_clients(|config| config).await?;
     let mut refused = Client::connect(&gateway).await?;
     refused.send_raw_frame(0, false, 0x00, &setup_payload(1, (2, 2), 0, "tests")).await?;
+    refused.until_closed().await?;
 
-    let mut client = Client::connect(&gateway).await?;
-    client.send_raw_frame(0, false, 0x00, &setup_payload(0, (2, 2), 0, "tests")).await?;
-    let (standard, extended) = (Open::new(Channel::Standard, "alice"), Open::new(Channel::Extended, "alice"));
-    client.request_open(&Open { hashrate: f32::NAN, ..standard.clone() }).await?;
-    client.request_open(&standard).await?;
-    client.request_open(&extended).await?;
-    // Channel ids of their own accord are no test of what is sent for them: ids are read off a twin.
-    let mut twin = super::client(&gateway, 0).await?;
-    let channel = twin.open(&standard).await?;
-    for (id, target) in [(channel.id, [0x7f; 32]), (channel.id + 50, EASIEST)] {
-        let maximum_target = U256::from(&target);
-        let update = UpdateChannel { channel_id: id, nominal_hash_rate: 0.0, maximum_target };
+    // The client fails at the first wrong bit; here it hears everything that the gateway can say.
+    let mut client = client(&gateway, 0).await?;
+    client.open_refused(&Open { hashrate: f32::NAN, ..Open::new(Channel::Standard, "alice") }).await?;
+    client.open_extended("alice").await?;
+    let channel = client.open_standard("alice").await?;
+    let half = [0x7f; 32];
+    for (channel_id, maximum_target) in [(channel.id, U256::from(&half)), (channel.id + 50, U256::from(&EASIEST))] {
+        let update = UpdateChannel { channel_id, nominal_hash_rate: 0.0, maximum_target };
         client.send(Mining::UpdateChannel(update)).await?;
     }
-    let mut share = channel.share();
-    share.job_id += 999;
-    client.send_share(channel.id, &share).await?;
     client.send_raw_frame(0, true, 0x22, &custom_job(channel.id)).await?;
-    let solution = twin.submit(&channel, &channel.solution()?).await?;
-    ensure!(solution.is_accepted(), "{solution:?}");
-
-    let mut seen = BTreeSet::new();
-    let mut look = async |client: &mut Client, last: Option<u8>| -> Result<()> {
-        loop {
-            let frame = client.next_frame().await.with_context(|| format!("so far {seen:02x?}"))?;
-            let Some(frame) = frame else { return Ok(()) };
-            ensure!(frame.extension == 0, "{frame:02x?}");
-            ensure!(channel_bit(frame.msg_type) == Some(frame.channel_bit), "{frame:02x?}");
-            seen.insert(frame.msg_type);
-            if Some(frame.msg_type) == last {
-                return Ok(());
-            }
-        }
-    };
-    look(&mut refused, None).await?;
-    // SetCustomMiningJob.Error comes last of what was asked for.
-    look(&mut client, Some(0x24)).await?;
+    let unknown = Share { job_id: 999, ..channel.share() };
+    ensure!(!client.submit(&channel, &unknown).await?.is_accepted());
+    ensure!(client.submit(&channel, &channel.good_share(0)?).await?.is_accepted());
     gateway.process().signal("TERM")?;
-    look(&mut client, None).await?;
-    let mut twin_seen = BTreeSet::new();
-    while let Some(frame) = twin.next_frame().await? {
-        ensure!(channel_bit(frame.msg_type) == Some(frame.channel_bit), "{frame:02x?}");
-        twin_seen.insert(frame.msg_type);
-    }
-    let all = [0x01, 0x02, 0x11, 0x12, 0x14, 0x15, 0x17, 0x18, 0x1d, 0x1f, 0x20, 0x21, 0x24];
-    ensure!(seen.iter().copied().eq(all), "came {seen:02x?}");
+    let last = client.until_closed().await?;
+    let goodbyes: Vec<_> = last
+        .iter()
+        .filter_map(|message| match message {
+            Message::Mining(MiningOwned::CloseChannel(m)) => Some(m.reason_code.as_utf8_or_hex()),
+            _ => None,
+        })
+        .collect();
+    ensure!(goodbyes == ["shutdown_drain", "shutdown_drain"], "{last:?}");
+
+    let seen: Vec<u8> = client.seen().union(refused.seen()).copied().collect();
+    let all = [0x01, 0x02, 0x11, 0x12, 0x14, 0x15, 0x17, 0x18, 0x1c, 0x1d, 0x1f, 0x20, 0x21, 0x24];
+    ensure!(seen == all, "came {seen:02x?}");
     Ok(())
 }
 
 /// The shortest SetCustomMiningJob.
 fn custom_job(channel_id: u32) -> Vec<u8> {
     let mut payload = channel_id.to_le_bytes().to_vec();
-    payload.extend(1u32.to_le_bytes()); // request id
-    payload.push(0); // token
-    payload.extend([0; 4]); // version
-    payload.extend([0; 32]); // previous hash
-    payload.extend([0; 4 + 4 + 4]); // time, target, version of the coinbase
-    payload.push(0); // prefix
-    payload.extend([0; 4]); // sequence
-    payload.extend([0; 2]); // outputs
-    payload.extend([0; 4]); // lock time
-    payload.push(0); // merkle path
+    // Request id, empty token, version, previous hash; time, target and version of the coinbase; empty
+    // prefix, sequence, empty outputs, lock time, empty merkle path.
+    payload.extend([0; 4 + 1 + 4 + 32 + 12 + 1 + 4 + 2 + 4 + 1]);
     payload
 }
