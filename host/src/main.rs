@@ -170,7 +170,10 @@ fn dispatch(command: Command) -> Result<()> {
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start")
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the async runtime does not start")
 }
 
 /// Ready at the first SIGINT or SIGTERM. The handlers are in place when this returns.

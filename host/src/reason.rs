@@ -163,8 +163,6 @@ reasons! {
             "The miner declares a job of its own, which the gateway does not take.";
     }
     share {
-        ShareAccepted = "share_accepted", Nobody, Info, None,
-            "The share meets the target of its job and was recorded.";
         ShareStale = "share_stale", Peer, Info, Some("stale-share"),
             "The share was mined on a job of an earlier chain tip.";
         ShareHeld = "share_held", Nobody, Info, Some("stale-share"),

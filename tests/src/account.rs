@@ -24,7 +24,12 @@ pub fn check_every_share_has_one_result(events: &[Value], backend: &Backend) -> 
         ensure!(*counts == (1, 1), "share {id} was accepted {} times and has {} results", counts.0, counts.1);
     }
     let paid = backend.shares();
-    ensure!(paid.keys().eq(results.keys()), "the backend has {} shares, the events {}", paid.len(), results.len());
+    ensure!(
+        paid.keys().eq(results.keys()),
+        "the backend has {} shares, the events {}",
+        paid.len(),
+        results.len()
+    );
     ensure!(backend.bad_signatures() == 0, "{} requests with a bad signature", backend.bad_signatures());
     Ok(results.len())
 }

@@ -107,7 +107,11 @@ module = 5
         ensure!(lines.len() == expected.len(), "{} faults:\n{}", lines.len(), ended.stderr);
         for (line, (place, text)) in lines.iter().zip(expected) {
             let line = line.strip_prefix("reservegrid: ").unwrap_or(line);
-            ensure!(line.starts_with(&format!("faulty.toml:{place}")), "not at {place} {line}\n{}", ended.stderr);
+            ensure!(
+                line.starts_with(&format!("faulty.toml:{place}")),
+                "not at {place} {line}\n{}",
+                ended.stderr
+            );
             ensure!(line.contains(text), "not {text:?}: {line}\n{}", ended.stderr);
         }
         ensure!(!ended.stderr.contains("in the file\""), "a secret is shown: {}", ended.stderr);
@@ -139,7 +143,11 @@ async fn a_good_configuration_is_said_to_be_good_and_a_missing_one_to_be_missing
     for arguments in [["config", "check", "other.toml"], ["run", "--config", "other.toml"]] {
         let ended = run_with_secrets(folder.path(), &arguments).await?;
         ensure!(ended.code == Some(CONFIG), "{:?}: {}", ended.code, ended.stderr);
-        ensure!(ended.stderr.contains("other.toml") && ended.stderr.contains("cannot be read"), "{}", ended.stderr);
+        ensure!(
+            ended.stderr.contains("other.toml") && ended.stderr.contains("cannot be read"),
+            "{}",
+            ended.stderr
+        );
     }
     Ok(())
 }
@@ -169,8 +177,20 @@ async fn policies_that_cannot_be_loaded_are_all_listed_with_code_and_line() -> R
         ("empty", "empty.wasm", "", INVALID, "contract"),
         ("clock", "clock.wasm", "", IMPORT, "wasi:clocks/wall-clock@0.2.0"),
         ("future", "future.wasm", "", IMPORT, "0.1.0"),
-        ("unset", floor, "settings = { min_avg_fee = { low = 1 } }", "policy_settings_invalid", "min_avg_fee.mid"),
-        ("wrong", floor, "settings = { min_avg_fee = { low = 1, mid = 2, high = -3 } }", "policy_settings_invalid", "min_avg_fee.high"),
+        (
+            "unset",
+            floor,
+            "settings = { min_avg_fee = { low = 1 } }",
+            "policy_settings_invalid",
+            "min_avg_fee.mid",
+        ),
+        (
+            "wrong",
+            floor,
+            "settings = { min_avg_fee = { low = 1, mid = 2, high = -3 } }",
+            "policy_settings_invalid",
+            "min_avg_fee.high",
+        ),
         ("pinned", floor, &format!("sha256 = \"{}\"\nsettings = {{}}", "ab".repeat(32)), INVALID, "sha256"),
     ];
     let mut text = GOOD.to_owned();
@@ -232,7 +252,8 @@ async fn a_generated_key_pair_is_one_that_gateway_and_miner_accept() -> Result<(
 
     // And one with another key turns away.
     let other = run(folder.path(), &["keys", "generate"], &[]).await?;
-    let other = other.stdout.lines().next().and_then(|line| line.split_whitespace().last()).unwrap().to_owned();
+    let other =
+        other.stdout.lines().next().and_then(|line| line.split_whitespace().last()).unwrap().to_owned();
     ensure!(other != public);
     let stream = tokio::net::TcpStream::connect(gateway.address()?).await?;
     ensure!(Client::over(stream, &other).await.is_err(), "a certificate of another authority was accepted");

@@ -16,12 +16,12 @@ fn floor(min_avg_fee: u64) -> Value {
 }
 
 fn config(mode: &str, backend: &Backend, min_avg_fee: u64) -> Result<GatewayConfig> {
-    Ok(GatewayConfig::new(mode)?
+    GatewayConfig::new(mode)?
         .embedded("207fffff", 40)
         .set("source", "refresh", "300ms")
         .set("miners", "shares_per_minute", 600.0)
         .pool(backend)
-        .policy("fee-floor", &policy("fee-floor")?, &floor(min_avg_fee))?)
+        .policy("fee-floor", &policy("fee-floor")?, &floor(min_avg_fee))
 }
 
 fn count(events: &[Value], name: &str) -> usize {
@@ -37,7 +37,8 @@ async fn blocks_are_found_on_both_kinds_of_channels_and_a_stop_loses_no_share() 
     gateway
         .wait_until("shares and blocks of both", DEADLINE, |events| {
             ["alice", "bob"].iter().all(|user| {
-                let has = |name: &str| events.iter().any(|e| e["event"] == name && e["user_identity"] == *user);
+                let has =
+                    |name: &str| events.iter().any(|e| e["event"] == name && e["user_identity"] == *user);
                 has("share_accepted") && has("block_found")
             }) && count(events, "share_accepted") >= 60
         })
@@ -82,7 +83,11 @@ async fn some_templates_are_rejected_while_miners_stay_on_the_last_good_one() ->
     gateway
         .wait_until("both verdicts, twice", DEADLINE, |events| {
             ["refused", "admitted"].iter().all(|enforced| {
-                events.iter().filter(|e| e["event"] == "template_judged" && e["enforced"] == *enforced).count() >= 2
+                events
+                    .iter()
+                    .filter(|e| e["event"] == "template_judged" && e["enforced"] == *enforced)
+                    .count()
+                    >= 2
             })
         })
         .await?;
@@ -145,14 +150,10 @@ async fn a_backend_that_misbehaves_is_asked_again_until_it_answers() -> Result<(
         backend.behave(behaviour.clone());
         let mut gateway = Gateway::start(&config("inline", &backend, 1)?).await?;
         let _miner = Miner::start(&gateway, Channel::Standard, 20, "alice")?;
-        gateway
-            .wait_for_event("a retry", DEADLINE, |e| e["reason"] == "forward_retrying")
-            .await?;
+        gateway.wait_for_event("a retry", DEADLINE, |e| e["reason"] == "forward_retrying").await?;
         ensure!(gateway.events_named("share_forward_result")?.is_empty(), "{behaviour:?}");
         backend.behave(Behaviour::Accept);
-        gateway
-            .wait_for_event("a result", DEADLINE, |e| e["reason"] == "forward_accepted")
-            .await?;
+        gateway.wait_for_event("a result", DEADLINE, |e| e["reason"] == "forward_accepted").await?;
         ensure!(gateway.stop().await?.success());
         check_every_share_has_one_result(gateway.events()?, &backend)?;
     }

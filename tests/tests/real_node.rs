@@ -24,12 +24,12 @@ fn floor(min_avg_fee: u64) -> Value {
 }
 
 fn config(node: &Node, backend: &Backend, min_avg_fee: u64) -> Result<GatewayConfig> {
-    Ok(GatewayConfig::new("inline")?
+    GatewayConfig::new("inline")?
         .node(node)
         .pool(backend)
         // One hash a share: on regtest about every second share solves a block.
         .set("miners", "shares_per_minute", 600.0)
-        .policy("fee-floor", &policy("fee-floor")?, &floor(min_avg_fee))?)
+        .policy("fee-floor", &policy("fee-floor")?, &floor(min_avg_fee))
 }
 
 #[tokio::test]
@@ -51,7 +51,9 @@ async fn miners_find_blocks_that_the_node_accepts_and_every_share_is_told_twice(
     let submitted = |e: &&Value| e["event"] == "block_found" && e["reason"] == "block_submitted";
     gateway
         .wait_until("five blocks and both miners' shares", DEADLINE, |events| {
-            let by = |user: &str| events.iter().any(|e| e["event"] == "share_accepted" && e["user_identity"] == user);
+            let by = |user: &str| {
+                events.iter().any(|e| e["event"] == "share_accepted" && e["user_identity"] == user)
+            };
             events.iter().filter(submitted).count() >= 5 && by("alice.standard") && by("bob.extended")
         })
         .await?;
@@ -98,9 +100,7 @@ async fn a_floor_above_the_average_fee_keeps_every_job_from_the_miner_and_says_w
             e["event"] == "gate_expired" && e["reason"] == "prevhash_hold_expired"
         })
         .await?;
-    miner
-        .wait_for_line("the miner to be told", DEADLINE, |line| line.starts_with("closed"))
-        .await?;
+    miner.wait_for_line("the miner to be told", DEADLINE, |line| line.starts_with("closed")).await?;
     gateway.stop().await?;
     ensure!(gateway.events_named("work_released")?.is_empty(), "work left the gateway");
     ensure!(gateway.events_named("share_accepted")?.is_empty());
@@ -138,7 +138,11 @@ async fn wrong_credentials_are_named_and_tried_again() -> Result<()> {
     let mut gateway = Gateway::start(&config).await?;
     gateway
         .wait_until("two attempts", DEADLINE, |events| {
-            events.iter().filter(|e| e["event"] == "source_down" && e["reason"] == "template_source_refused").count() >= 2
+            events
+                .iter()
+                .filter(|e| e["event"] == "source_down" && e["reason"] == "template_source_refused")
+                .count()
+                >= 2
         })
         .await?;
     ensure!(gateway.stop().await?.success());

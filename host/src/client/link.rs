@@ -36,7 +36,9 @@ impl Link {
         let (initiator, act1) = Initiator::start(authority)?;
         stream.write_all(&act1).await?;
         let mut act2 = [0; ACT2_LEN];
-        timeout(PATIENCE, stream.read_exact(&mut act2)).await.context("no answer to the handshake within 10 s")??;
+        timeout(PATIENCE, stream.read_exact(&mut act2))
+            .await
+            .context("no answer to the handshake within 10 s")??;
         let (sealer, opener) = initiator.finish(&act2, unix_seconds())?.split();
         Ok(Self { stream, sealer, decoder: FrameDecoder::new(opener, Side::Server) })
     }
@@ -49,7 +51,11 @@ impl Link {
             protocol: Protocol::MiningProtocol,
             min_version: setup::VERSION,
             max_version: setup::VERSION,
-            flags: if standard_jobs { setup::REQUIRES_STANDARD_JOBS } else { setup::REQUIRES_VERSION_ROLLING },
+            flags: if standard_jobs {
+                setup::REQUIRES_STANDARD_JOBS
+            } else {
+                setup::REQUIRES_VERSION_ROLLING
+            },
             endpoint_host: host.try_into().map_err(|error| anyhow!("{error:?}"))?,
             endpoint_port: port.parse().unwrap_or(0),
             vendor: text("ReserveGrid")?,
@@ -58,7 +64,8 @@ impl Link {
             device_id: text("")?,
         };
         self.send(CommonMessages::SetupConnection(setup)).await?;
-        let mut frame = timeout(PATIENCE, self.next_frame()).await.context("no answer to SetupConnection")??;
+        let mut frame =
+            timeout(PATIENCE, self.next_frame()).await.context("no answer to SetupConnection")??;
         let answer = CommonMessages::try_from((frame.header.msg_type, &mut frame.payload[..]));
         match answer.map_err(|error| anyhow!("the answer to SetupConnection does not decode: {error:?}"))? {
             CommonMessages::SetupConnectionSuccess(_) => Ok(()),

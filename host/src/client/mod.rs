@@ -101,7 +101,10 @@ pub async fn mine(
     }
 }
 
-async fn session(config: &MinerConfig, events: &mpsc::Sender<MinerEvent>) -> Result<std::convert::Infallible> {
+async fn session(
+    config: &MinerConfig,
+    events: &mpsc::Sender<MinerEvent>,
+) -> Result<std::convert::Infallible> {
     let mut link = Link::connect(&config.connect, config.authority_key).await?;
     link.setup(&config.connect, !config.extended).await?;
     let easiest = target::easiest().to_le_bytes();
@@ -210,7 +213,9 @@ fn handle(message: Mining<'_>, work: &mut MinerWork) -> Result<Option<MinerEvent
         }
         Mining::SubmitSharesSuccess(m) => MinerEvent::Accepted { count: m.new_submits_accepted_count },
         Mining::SubmitSharesError(m) => MinerEvent::Rejected { code: m.error_code.as_utf8_or_hex() },
-        Mining::CloseChannel(m) => bail!("the gateway closed the channel: {}", m.reason_code.as_utf8_or_hex()),
+        Mining::CloseChannel(m) => {
+            bail!("the gateway closed the channel: {}", m.reason_code.as_utf8_or_hex())
+        }
         _ => return Ok(None),
     }))
 }

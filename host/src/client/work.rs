@@ -74,8 +74,7 @@ impl Default for MinerWork {
 
 impl MinerWork {
     pub(super) fn open(&mut self, channel_id: u32, target: Target, prefix: &[u8], extranonce_size: usize) {
-        *self =
-            Self { channel_id, target, prefix: prefix.to_vec(), extranonce_size, ..Self::default() };
+        *self = Self { channel_id, target, prefix: prefix.to_vec(), extranonce_size, ..Self::default() };
     }
 
     /// For jobs that come after it.
@@ -97,7 +96,8 @@ impl MinerWork {
         let mut extranonce = vec![0; self.extranonce_size];
         thread_rng().fill_bytes(&mut extranonce);
         let coinbase =
-            [m.coinbase_tx_prefix.as_bytes(), &self.prefix, &extranonce, m.coinbase_tx_suffix.as_bytes()].concat();
+            [m.coinbase_tx_prefix.as_bytes(), &self.prefix, &extranonce, m.coinbase_tx_suffix.as_bytes()]
+                .concat();
         let root = m.merkle_path.iter().fold(sha256d::Hash::hash(&coinbase), |hash, sibling| {
             sha256d::Hash::hash(&[hash.as_byte_array(), sibling.as_bytes()].concat())
         });

@@ -87,7 +87,7 @@ section! {
         /// Settings for the policy; what they mean is the policy's business.
         settings: Option<serde_json::Value> = optional();
         /// Instructions (wasmtime fuel) that one evaluation may use.
-        fuel: u64 = default("100000000"), between(10_000, 100_000_000_000);
+        fuel: u64 = default("10000000"), between(10_000, 100_000_000_000);
     }
 
     /// The listener for miners and its limits.

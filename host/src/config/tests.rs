@@ -356,7 +356,7 @@ fn every_default_is_a_value_of_its_key() {
     assert_eq!(config.gate.hold_timeout, Duration::from_secs(5));
     assert_eq!(config.coinbase.tag, "/ReserveGrid/");
     assert_eq!(config.coinbase.payout, Config::anyone_can_spend());
-    assert_eq!(config.policies[0].fuel, 100_000_000);
+    assert_eq!(config.policies[0].fuel, 10_000_000);
     let node = include_str!("../../../examples/shadow.toml");
     let Source::Node(node) = parse(node, &[]).expect("loads").source else { panic!("a node") };
     assert_eq!((node.request_timeout, node.stale_after), (Duration::from_secs(10), Duration::from_secs(180)));

@@ -77,7 +77,11 @@ impl Backend {
     }
 }
 
-async fn take(State(books): State<Arc<Books>>, headers: HeaderMap, body: Bytes) -> Result<Json<Value>, StatusCode> {
+async fn take(
+    State(books): State<Arc<Books>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Value>, StatusCode> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let timestamp = header(sign::TIMESTAMP_HEADER);
     let fresh = timestamp.parse::<u64>().is_ok_and(|at| at.abs_diff(unix_ms() / 1000) <= MAX_AGE);

@@ -124,7 +124,8 @@ impl Line {
             }
             Event::ShareAccepted(e) => {
                 let held = if e.held { ", held" } else { "" };
-                let text = format!("accepted  {} by {}, job {}{held}", short(&e.share_id), e.user_identity, e.job);
+                let text =
+                    format!("accepted  {} by {}, job {}{held}", short(&e.share_id), e.user_identity, e.job);
                 line("share", GREEN, text)
             }
             Event::ShareRejected(e) => {
@@ -144,9 +145,7 @@ impl Line {
                 let coins = e.coinbase_value as f64 / 1e8;
                 let text = format!(
                     "FOUND     height {}, {} by {}, pays {coins:.8} BTC",
-                    e.height,
-                    e.hash,
-                    e.user_identity
+                    e.height, e.hash, e.user_identity
                 );
                 line("block", GREEN, text)
             }

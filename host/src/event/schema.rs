@@ -1,11 +1,7 @@
 //! The events and their fields. One JSON object each, `event` names the kind; amounts are satoshi,
 //! hashes hex in display order, durations carry their unit in the name.
 
-use crate::{
-    gate::Mode,
-    policy::Verdict,
-    reason::Reason,
-};
+use crate::{gate::Mode, policy::Verdict, reason::Reason};
 use serde::Serialize;
 
 /// Everything the gateway says about itself.

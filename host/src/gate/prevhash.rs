@@ -229,7 +229,8 @@ impl Gate {
 
     fn release(&mut self, now: Instant, pending: Pending, would_reject: Option<VerdictCode>) -> Vec<Action> {
         let new_tip = self.phase != Phase::Following;
-        let since_tip = if new_tip { now.saturating_duration_since(self.unserved_since) } else { Duration::ZERO };
+        let since_tip =
+            if new_tip { now.saturating_duration_since(self.unserved_since) } else { Duration::ZERO };
         self.phase = Phase::Following;
         self.released = pending.sequence;
         vec![Action::Release { template: Admitted::new(pending.template, would_reject), new_tip, since_tip }]

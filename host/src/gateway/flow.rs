@@ -107,14 +107,18 @@ impl Flow {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             match action {
-                Action::Release { template, new_tip, since_tip } => self.release(template, new_tip, since_tip),
+                Action::Release { template, new_tip, since_tip } => {
+                    self.release(template, new_tip, since_tip)
+                }
                 Action::Hold(reason) => {
                     self.work.send_modify(|work| work.held = true);
-                    self.events.emit(Event::GateHeld { reason, tip: self.gate.tip().map(|tip| tip.to_string()) });
+                    self.events
+                        .emit(Event::GateHeld { reason, tip: self.gate.tip().map(|tip| tip.to_string()) });
                     self.ask.notify_one();
                 }
                 Action::Expire(reason) => {
-                    self.work.send_modify(|work| *work = Work { job: None, held: true, closed: Some(reason) });
+                    self.work
+                        .send_modify(|work| *work = Work { job: None, held: true, closed: Some(reason) });
                     let connections = self.connections.load(Ordering::Relaxed);
                     let tip = self.gate.tip().map(|tip| tip.to_string());
                     self.events.emit(Event::GateExpired { reason, tip, connections });

@@ -67,7 +67,11 @@ impl fmt::Display for StartError {
         match self {
             Self::Policies { file, faults } => {
                 for (line, fault) in faults {
-                    writeln!(f, "{file}:{line}: policy \"{}\": {}: {}", fault.policy, fault.reason, fault.detail)?;
+                    writeln!(
+                        f,
+                        "{file}:{line}: policy \"{}\": {}: {}",
+                        fault.policy, fault.reason, fault.detail
+                    )?;
                 }
                 write!(f, "{} of the policies cannot be loaded; nothing was started", faults.len())
             }
@@ -150,7 +154,10 @@ impl Gateway {
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
             judge: Judge::new(set, workers),
-            coinbase: CoinbaseSpec { payout: config.coinbase.payout.clone(), tag: config.coinbase.tag.clone() },
+            coinbase: CoinbaseSpec {
+                payout: config.coinbase.payout.clone(),
+                tag: config.coinbase.tag.clone(),
+            },
             work,
             ask,
             connections,
@@ -175,26 +182,25 @@ impl Gateway {
     pub async fn drain(self) {
         let limit = tokio::time::Instant::now() + self.drain;
         let _ = self.shutdown.send(true);
-        let ends = async {
-            let _ = self.source.await;
-            let _ = self.flow.await;
-        };
-        let _ = tokio::time::timeout_at(limit, ends).await;
+        end(self.source, limit).await;
+        end(self.flow, limit).await;
         if let Some(serving) = self.serving {
-            let server = serving.server.abort_handle();
-            if tokio::time::timeout_at(limit, serving.server).await.is_err() {
-                server.abort();
-            }
-            let blocks = serving.blocks.abort_handle();
-            if tokio::time::timeout_at(limit, serving.blocks).await.is_err() {
-                blocks.abort();
-            }
+            end(serving.server, limit).await;
+            end(serving.blocks, limit).await;
             serving.ledger.drain(limit.saturating_duration_since(tokio::time::Instant::now())).await;
         }
         self.events.emit(Event::GatewayStopped { reason: Reason::ShutdownDrain });
         drop(self.events);
         let writer = self.writer;
         let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+    }
+}
+
+/// Waits for a task, at most until `limit`; then it is cut off.
+async fn end(mut task: JoinHandle<()>, limit: tokio::time::Instant) {
+    if tokio::time::timeout_at(limit, &mut task).await.is_err() {
+        task.abort();
+        let _ = task.await;
     }
 }
 
@@ -235,9 +241,10 @@ fn make_source(source: &Source) -> Result<Arc<dyn TemplateSource>, StartError> {
                 url: node.url.to_string(),
                 auth: match &node.auth {
                     NodeAuth::Cookie(path) => node::Auth::Cookie(path.clone()),
-                    NodeAuth::Password { user, password } => {
-                        node::Auth::UserPassword { user: user.clone(), password: password.expose().to_owned() }
-                    }
+                    NodeAuth::Password { user, password } => node::Auth::UserPassword {
+                        user: user.clone(),
+                        password: password.expose().to_owned(),
+                    },
                 },
                 network: node.network,
                 request_timeout: node.request_timeout,

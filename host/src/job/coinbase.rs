@@ -38,7 +38,8 @@ pub enum CoinbaseError {
 pub(super) fn split(template: &Template, spec: &CoinbaseSpec) -> Result<(Vec<u8>, Vec<u8>), CoinbaseError> {
     let mut script = Builder::new().push_int(i64::from(template.height)).into_script();
     if !spec.tag.is_empty() {
-        let tag = PushBytesBuf::try_from(spec.tag.clone().into_bytes()).map_err(|_| CoinbaseError::TagTooLong)?;
+        let tag =
+            PushBytesBuf::try_from(spec.tag.clone().into_bytes()).map_err(|_| CoinbaseError::TagTooLong)?;
         script.push_slice(tag);
     }
     let extranonce_at = script.len();

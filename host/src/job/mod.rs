@@ -42,7 +42,11 @@ impl Job {
     ///
     /// # Errors
     /// When the coinbase does not fit the consensus rules ([`CoinbaseError`]).
-    pub fn new(template: Admitted<Template>, spec: &CoinbaseSpec, serial: u64) -> Result<Self, CoinbaseError> {
+    pub fn new(
+        template: Admitted<Template>,
+        spec: &CoinbaseSpec,
+        serial: u64,
+    ) -> Result<Self, CoinbaseError> {
         let (coinbase_prefix, coinbase_suffix) = coinbase::split(&template, spec)?;
         let network_target = Target::from_compact(template.bits);
         Ok(Self { serial, template, coinbase_prefix, coinbase_suffix, network_target })

@@ -36,7 +36,8 @@ impl LedgerFile {
     /// I/O, a lock held by another gateway, or a line that is no record.
     pub fn open(folder: &Path) -> io::Result<(Self, Vec<Forwardable>)> {
         let path = folder.join(NAME);
-        let in_context = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let in_context =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         std::fs::create_dir_all(folder).map_err(in_context)?;
         let mut file = OpenOptions::new()
             .create(true)
@@ -46,9 +47,9 @@ impl LedgerFile {
             .open(&path)
             .map_err(in_context)?;
         file.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => {
-                in_context(io::Error::other("another gateway is using this ledger; give each its own [ledger] dir"))
-            }
+            TryLockError::WouldBlock => in_context(io::Error::other(
+                "another gateway is using this ledger; give each its own [ledger] dir",
+            )),
             TryLockError::Error(error) => in_context(error),
         })?;
         let (whole, unanswered) = recover(&file).map_err(in_context)?;
@@ -89,8 +90,9 @@ fn recover(file: &File) -> io::Result<(u64, Vec<Forwardable>)> {
         if length == 0 || !line.ends_with('\n') {
             break;
         }
-        let record: Join = serde_json::from_str(&line)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, format!("line {number} is no record: {error}")))?;
+        let record: Join = serde_json::from_str(&line).map_err(|error| {
+            io::Error::new(io::ErrorKind::InvalidData, format!("line {number} is no record: {error}"))
+        })?;
         match record.event {
             "share_accepted" => {
                 unanswered.insert(record.share_id.to_owned(), (number, line.trim_end().to_owned()));
@@ -107,7 +109,8 @@ fn recover(file: &File) -> io::Result<(u64, Vec<Forwardable>)> {
         }
         whole += length as u64;
     }
-    let mut unanswered: Vec<_> = unanswered.into_iter().map(|(share_id, (at, line))| (at, share_id, line)).collect();
+    let mut unanswered: Vec<_> =
+        unanswered.into_iter().map(|(share_id, (at, line))| (at, share_id, line)).collect();
     unanswered.sort_unstable();
     let unanswered = unanswered
         .into_iter()

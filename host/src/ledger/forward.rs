@@ -96,9 +96,17 @@ impl Forwarder {
     }
 
     /// Runs until the inbox is closed and everything has its answer.
-    pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Forwardable>, recovered: Vec<Forwardable>) {
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Forwardable>,
+        recovered: Vec<Forwardable>,
+    ) {
         if !recovered.is_empty() {
-            self.status(Reason::ForwardRecovered, "shares of an earlier run are forwarded again", recovered.len());
+            self.status(
+                Reason::ForwardRecovered,
+                "shares of an earlier run are forwarded again",
+                recovered.len(),
+            );
         }
         let mut waiting = VecDeque::from(recovered);
         let mut limit = self.config.batch_size;
@@ -178,7 +186,9 @@ impl Forwarder {
         let mut answer = Vec::new();
         loop {
             match response.chunk().await {
-                Ok(Some(chunk)) if answer.len() + chunk.len() <= MAX_ANSWER => answer.extend_from_slice(&chunk),
+                Ok(Some(chunk)) if answer.len() + chunk.len() <= MAX_ANSWER => {
+                    answer.extend_from_slice(&chunk)
+                }
                 Ok(Some(_)) => return Outcome::Unanswered("the answer is unreasonably long".into()),
                 Ok(None) => break,
                 Err(error) => return Outcome::Unanswered(chain(&error)),
@@ -189,13 +199,15 @@ impl Forwarder {
                 Ok(answer) => {
                     Outcome::Answered(answer.results.into_iter().map(|a| (a.share_id.clone(), a)).collect())
                 }
-                Err(error) => Outcome::Unanswered(format!("the backend answered {status} with nonsense: {error}")),
+                Err(error) => {
+                    Outcome::Unanswered(format!("the backend answered {status} with nonsense: {error}"))
+                }
             },
             // Credentials, routing and overload say nothing about the shares; a night's work must not
             // be refused for good because a key was mistyped.
-            401 | 403 | 404 | 405 | 408 | 425 | 429 => {
-                Outcome::Unanswered(format!("the backend answered {status}: check [pool] url, key_id and secret"))
-            }
+            401 | 403 | 404 | 405 | 408 | 425 | 429 => Outcome::Unanswered(format!(
+                "the backend answered {status}: check [pool] url, key_id and secret"
+            )),
             400..=499 => Outcome::Refused(format!("{status}: {}", printable(&answer))),
             _ => Outcome::Unanswered(format!("the backend answered {status}")),
         }
@@ -221,7 +233,11 @@ impl Forwarder {
     }
 
     fn status(&self, reason: Reason, detail: &str, shares: usize) {
-        self.events.emit(Event::ForwardStatus(schema::ForwardStatus { reason, detail: detail.into(), shares }));
+        self.events.emit(Event::ForwardStatus(schema::ForwardStatus {
+            reason,
+            detail: detail.into(),
+            shares,
+        }));
     }
 }
 

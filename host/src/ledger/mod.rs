@@ -22,7 +22,7 @@ use crate::{
     share::ValidShare,
 };
 use file::LedgerFile;
-use forward::{Forwardable, ForwardConfig};
+use forward::{ForwardConfig, Forwardable};
 use std::{io, path::Path, sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -207,7 +207,8 @@ impl Writer {
             && let Err(error) = self.file.commit()
         {
             self.failed = true;
-            let detail = format!("{error}; no share is accepted until the gateway is restarted on a healthy disk");
+            let detail =
+                format!("{error}; no share is accepted until the gateway is restarted on a healthy disk");
             tracing::error!(%detail, "the share ledger cannot be written");
             self.events.emit(Event::LedgerFailed { reason: Reason::ShareLedgerFull, detail });
         }
@@ -218,7 +219,8 @@ impl Writer {
             } else {
                 if let Some(to_forward) = &self.to_forward {
                     let share_id = record.share_id.clone();
-                    let _ = to_forward.send(Forwardable { share_id, line, attempts: 0, permit: Some(permit) });
+                    let _ =
+                        to_forward.send(Forwardable { share_id, line, attempts: 0, permit: Some(permit) });
                 }
                 self.events.emit(Event::ShareAccepted(record));
             }

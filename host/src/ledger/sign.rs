@@ -48,7 +48,9 @@ mod tests {
     fn any_change_breaks_it() {
         let signature = sign(b"secret", "1", b"body");
         assert!(verify(b"secret", "1", b"body", &signature));
-        for (secret, time, body) in [("secret", "2", "body"), ("secret", "1", "bodY"), ("Secret", "1", "body")] {
+        for (secret, time, body) in
+            [("secret", "2", "body"), ("secret", "1", "bodY"), ("Secret", "1", "body")]
+        {
             assert!(!verify(secret.as_bytes(), time, body.as_bytes(), &signature));
         }
         assert!(!verify(b"secret", "1", b"body", "not hex"));

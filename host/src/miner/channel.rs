@@ -94,14 +94,23 @@ impl Channel {
     /// Fits the target to hash rate and network; true when it changed. Jobs that are out keep theirs.
     pub(super) fn retarget(&mut self, job: Option<&Job>) -> bool {
         let network_target = job.map_or(Target::ZERO, |job| job.network_target);
-        let target =
-            target::for_hashrate(self.nominal_hashrate, self.shares_per_minute, self.max_target, network_target);
+        let target = target::for_hashrate(
+            self.nominal_hashrate,
+            self.shares_per_minute,
+            self.max_target,
+            network_target,
+        );
         std::mem::replace(&mut self.target, target) != target
     }
 
     /// Adds a job under `job_id`. Gives the merkle root for a standard channel, and whether the tip is
     /// another than that of the job before.
-    pub(super) fn add_job(&mut self, job_id: u32, job: &Arc<Job>, min_ntime: u32) -> (Option<TxMerkleNode>, bool) {
+    pub(super) fn add_job(
+        &mut self,
+        job_id: u32,
+        job: &Arc<Job>,
+        min_ntime: u32,
+    ) -> (Option<TxMerkleNode>, bool) {
         let new_tip = self.tip != Some(job.previous_block_hash());
         if new_tip {
             self.tip = Some(job.previous_block_hash());

@@ -142,7 +142,8 @@ impl Connection {
 
     fn frames(&mut self) -> Result<(), Close> {
         while self.session.in_flight() < MAX_IN_FLIGHT {
-            let frame = self.decoder.next_frame().map_err(|error| Close::new(error.reason(), error.to_string()))?;
+            let frame =
+                self.decoder.next_frame().map_err(|error| Close::new(error.reason(), error.to_string()))?;
             match frame {
                 Some(frame) => self.session.on_frame(frame, &mut self.outbox)?,
                 None => break,

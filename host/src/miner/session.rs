@@ -17,9 +17,9 @@ use binary_sv2::{Encodable, GetSize, Seq0255, Str0255, Sv2Option, U256};
 use bitcoin::{Target, hashes::Hash};
 use common_messages_sv2::{MESSAGE_TYPE_SETUP_CONNECTION, SetupConnection, SetupConnectionError};
 use mining_sv2::{
-    CloseChannel, NewExtendedMiningJob, NewMiningJob, OpenExtendedMiningChannelSuccess, OpenMiningChannelError,
-    OpenStandardMiningChannelSuccess, SetCustomMiningJobError, SetNewPrevHash, SetTarget, SubmitSharesError,
-    SubmitSharesSuccess, UpdateChannelError,
+    CloseChannel, NewExtendedMiningJob, NewMiningJob, OpenExtendedMiningChannelSuccess,
+    OpenMiningChannelError, OpenStandardMiningChannelSuccess, SetCustomMiningJobError, SetNewPrevHash,
+    SetTarget, SubmitSharesError, SubmitSharesSuccess, UpdateChannelError,
 };
 use parsers_sv2::{CommonMessages, IsSv2Message, Mining};
 use std::{collections::BTreeMap, sync::Arc};
@@ -122,7 +122,8 @@ impl Session {
         })?;
         match message {
             Mining::OpenStandardMiningChannel(m) => {
-                let request = self.request(Kind::Standard, m.user_identity, m.nominal_hash_rate, &m.max_target, 0);
+                let request =
+                    self.request(Kind::Standard, m.user_identity, m.nominal_hash_rate, &m.max_target, 0);
                 self.open(m.request_id, request, out)
             }
             Mining::OpenExtendedMiningChannel(m) => {
@@ -152,11 +153,13 @@ impl Session {
                 let rolled = Some(m.extranonce.as_bytes());
                 self.submit(m.channel_id, m.sequence_number, m.job_id, submission, rolled, out)
             }
-            Mining::SetCustomMiningJob(m) => out.send(Mining::SetCustomMiningJobError(SetCustomMiningJobError {
-                channel_id: m.channel_id,
-                request_id: m.request_id,
-                error_code: code(Reason::JobDeclarationUnsupported),
-            })),
+            Mining::SetCustomMiningJob(m) => {
+                out.send(Mining::SetCustomMiningJobError(SetCustomMiningJobError {
+                    channel_id: m.channel_id,
+                    request_id: m.request_id,
+                    error_code: code(Reason::JobDeclarationUnsupported),
+                }))
+            }
             _ => {
                 let detail = format!("message type 0x{msg_type:02x} is only sent by servers");
                 Err(Close::new(Reason::MessageUnexpected, detail))
@@ -218,8 +221,9 @@ impl Session {
         let judged = if payload.first().is_some_and(|protocol| *protocol > 2) {
             Err(setup::Refusal { reason: Reason::UnsupportedProtocol, flags: 0 })
         } else {
-            let setup: SetupConnection = binary_sv2::from_bytes(payload)
-                .map_err(|error| Close::new(Reason::FrameDecodeFailed, format!("SetupConnection: {error:?}")))?;
+            let setup: SetupConnection = binary_sv2::from_bytes(payload).map_err(|error| {
+                Close::new(Reason::FrameDecodeFailed, format!("SetupConnection: {error:?}"))
+            })?;
             setup::judge(&setup)
         };
         match judged {
@@ -267,7 +271,12 @@ impl Session {
         })
     }
 
-    fn open(&mut self, request_id: u32, request: Result<Request, Reason>, out: &mut Outbox) -> Result<(), Close> {
+    fn open(
+        &mut self,
+        request_id: u32,
+        request: Result<Request, Reason>,
+        out: &mut Outbox,
+    ) -> Result<(), Close> {
         let request = match request {
             Ok(request) => request,
             Err(reason) => {
@@ -279,7 +288,8 @@ impl Session {
         };
         let id = self.next_channel_id;
         self.next_channel_id += 1;
-        let mut channel = Channel::open(id, self.shared.extranonces.next(), request, self.work.job.as_deref());
+        let mut channel =
+            Channel::open(id, self.shared.extranonces.next(), request, self.work.job.as_deref());
         self.shared.events.emit(Event::ChannelOpened(schema::ChannelOpened {
             connection: self.number,
             channel: id,
@@ -315,7 +325,13 @@ impl Session {
         Ok(())
     }
 
-    fn update(&mut self, channel_id: u32, hashrate: f32, max_target: Target, out: &mut Outbox) -> Result<(), Close> {
+    fn update(
+        &mut self,
+        channel_id: u32,
+        hashrate: f32,
+        max_target: Target,
+        out: &mut Outbox,
+    ) -> Result<(), Close> {
         let job = self.work.job.as_deref();
         let updated = match self.channels.get_mut(&channel_id) {
             None => Err(Reason::ChannelNotFound),
@@ -325,8 +341,10 @@ impl Session {
         match updated {
             Ok(None) => Ok(()),
             Ok(Some(target)) => send_target(channel_id, target, out),
-            Err(reason) => out
-                .send(Mining::UpdateChannelError(UpdateChannelError { channel_id, error_code: code(reason) })),
+            Err(reason) => out.send(Mining::UpdateChannelError(UpdateChannelError {
+                channel_id,
+                error_code: code(reason),
+            })),
         }
     }
 
@@ -364,7 +382,9 @@ impl Session {
         }
         let share = channel.submit(job_id, submission, rolled, unix_seconds())?;
         // The node first: a solved block must not wait for anything, not even for the held rule.
-        if share.solves_block && self.shared.blocks.try_send(Solved::new(&share, &channel.user_identity)).is_err() {
+        if share.solves_block
+            && self.shared.blocks.try_send(Solved::new(&share, &channel.user_identity)).is_err()
+        {
             self.shared.events.emit(Event::BlockFound(schema::BlockFound {
                 reason: Reason::BlockSubmitFailed,
                 hash: share.hash.to_string(),
@@ -388,7 +408,13 @@ impl Session {
         self.shared.ledger.record(&share, origin, &self.acks)
     }
 
-    fn reject(&self, channel_id: u32, sequence_number: u32, reason: Reason, out: &mut Outbox) -> Result<(), Close> {
+    fn reject(
+        &self,
+        channel_id: u32,
+        sequence_number: u32,
+        reason: Reason,
+        out: &mut Outbox,
+    ) -> Result<(), Close> {
         let user_identity = self.channels.get(&channel_id).map(|channel| channel.user_identity.clone());
         self.shared.events.emit(Event::ShareRejected(schema::ShareRejected {
             reason,
@@ -413,7 +439,12 @@ fn check_channel(nominal_hashrate: f32, max_target: Target) -> Result<(), Reason
 }
 
 /// Sends a job: on a new tip as a future job and the SetNewPrevHash that names it, otherwise active.
-fn send_job(channel: &mut Channel, job: &Arc<Job>, next_job_id: &mut u32, out: &mut Outbox) -> Result<(), Close> {
+fn send_job(
+    channel: &mut Channel,
+    job: &Arc<Job>,
+    next_job_id: &mut u32,
+    out: &mut Outbox,
+) -> Result<(), Close> {
     if channel.retarget(Some(job)) {
         send_target(channel.id, channel.target, out)?;
     }

@@ -48,6 +48,10 @@ pub struct ChannelJob {
 
 /// A share that counts.
 #[derive(Debug)]
+#[expect(
+    clippy::manual_non_exhaustive,
+    reason = "the private field keeps other rooms of this crate out, too"
+)]
 pub struct ValidShare {
     /// The job it was mined on.
     pub job: Arc<Job>,

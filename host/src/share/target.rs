@@ -11,7 +11,12 @@ pub fn easiest() -> Target {
 ///
 /// Never easier than `max_target`, which the miner set, and never harder than `network_target`: a
 /// harder one would throw solved blocks away.
-pub fn for_hashrate(hashrate: f32, shares_per_minute: f64, max_target: Target, network_target: Target) -> Target {
+pub fn for_hashrate(
+    hashrate: f32,
+    shares_per_minute: f64,
+    max_target: Target,
+    network_target: Target,
+) -> Target {
     let hashes_per_share = (f64::from(hashrate) * 60.0 / shares_per_minute).max(1.0);
     from_expected_hashes(hashes_per_share).max(network_target).min(max_target)
 }

@@ -85,7 +85,11 @@ impl FrameDecoder {
                 self.used += SEALED_HEADER_LEN;
                 let limit = header.max_length(self.from);
                 if header.length > limit {
-                    return Err(DecodeError::TooLarge { msg_type: header.msg_type, length: header.length, limit });
+                    return Err(DecodeError::TooLarge {
+                        msg_type: header.msg_type,
+                        length: header.length,
+                        limit,
+                    });
                 }
                 self.current = Some(Frame { header, payload: Vec::with_capacity(header.length) });
                 continue;
@@ -134,7 +138,8 @@ mod tests {
     use std::time::Duration;
 
     fn pair() -> (Transport, Transport) {
-        let identity = Identity::issue(&AuthoritySecretKey::generate(), 1_700_000_000, Duration::from_secs(3600));
+        let identity =
+            Identity::issue(&AuthoritySecretKey::generate(), 1_700_000_000, Duration::from_secs(3600));
         let (initiator, act1) = Initiator::start(None).unwrap();
         let (act2, server) = respond(&identity, &act1).unwrap();
         (initiator.finish(&act2, 1_700_000_000).unwrap(), server)

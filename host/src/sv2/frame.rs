@@ -44,7 +44,9 @@ impl Header {
         match (from, self.msg_type) {
             (_, MESSAGE_TYPE_SETUP_CONNECTION) => 2 << 10,
             (Side::Client, MESSAGE_TYPE_SET_CUSTOM_MINING_JOB) => 80 << 10,
-            (Side::Server, MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB | MESSAGE_TYPE_SET_GROUP_CHANNEL) => 512 << 10,
+            (Side::Server, MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB | MESSAGE_TYPE_SET_GROUP_CHANNEL) => {
+                512 << 10
+            }
             // Everything else is far smaller; a submitted share may carry TLVs behind it.
             _ => 4 << 10,
         }

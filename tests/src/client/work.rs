@@ -91,7 +91,9 @@ impl OpenChannel {
             root: Root::Given([0; 32]),
         };
         let mut channel = match (kind, success) {
-            (Channel::Standard, MiningOwned::OpenStandardMiningChannelSuccess(m)) if m.request_id == request_id => {
+            (Channel::Standard, MiningOwned::OpenStandardMiningChannelSuccess(m))
+                if m.request_id == request_id =>
+            {
                 Self {
                     kind,
                     id: m.channel_id,
@@ -102,7 +104,9 @@ impl OpenChannel {
                     job: job_of_nothing,
                 }
             }
-            (Channel::Extended, MiningOwned::OpenExtendedMiningChannelSuccess(m)) if m.request_id == request_id => {
+            (Channel::Extended, MiningOwned::OpenExtendedMiningChannelSuccess(m))
+                if m.request_id == request_id =>
+            {
                 Self {
                     kind,
                     id: m.channel_id,
@@ -145,7 +149,9 @@ impl OpenChannel {
     }
 
     pub(super) fn take_tip(&mut self, job_id: u32, message: &MiningOwned) -> Result<()> {
-        let MiningOwned::SetNewPrevHash(m) = message else { bail!("awaited SetNewPrevHash, came {message:?}") };
+        let MiningOwned::SetNewPrevHash(m) = message else {
+            bail!("awaited SetNewPrevHash, came {message:?}")
+        };
         ensure!(m.channel_id == self.id, "awaited SetNewPrevHash of channel {}: {m:?}", self.id);
         ensure!(m.job_id == job_id, "SetNewPrevHash names job {}, not {job_id}", m.job_id);
         self.job.ntime = m.min_ntime;
@@ -220,7 +226,9 @@ impl OpenChannel {
     /// As [`find`](Self::find).
     pub fn good_share(&self, from: u32) -> Result<Share> {
         let (share, network) = (self.share_target(), self.network_target());
-        self.find(&Share { nonce: from, ..self.share() }, |hash| share.is_met_by(hash) && !network.is_met_by(hash))
+        self.find(&Share { nonce: from, ..self.share() }, |hash| {
+            share.is_met_by(hash) && !network.is_met_by(hash)
+        })
     }
 
     /// A share that solves a block.

@@ -25,12 +25,16 @@ async fn an_open_channel_gets_a_future_job_and_then_the_tip_that_names_it() -> R
     ensure!(standard.extranonce_prefix.len() == 20, "{standard:?}");
     ensure!(extended.extranonce_prefix.len() == 8 && extended.extranonce_size == 12, "{extended:?}");
     let channels = [&standard, &extended, &another];
-    let distinct = |key: fn(&OpenChannel) -> Vec<u8>| channels.map(key).into_iter().collect::<BTreeSet<_>>().len();
+    let distinct =
+        |key: fn(&OpenChannel) -> Vec<u8>| channels.map(key).into_iter().collect::<BTreeSet<_>>().len();
     ensure!(distinct(|c| c.id.to_le_bytes().to_vec()) == 3, "channel ids repeat: {channels:?}");
     ensure!(distinct(|c| c.job.id.to_le_bytes().to_vec()) == 3, "job ids repeat: {channels:?}");
     ensure!(distinct(|c| c.extranonce_prefix[..8].to_vec()) == 3, "extranonces repeat: {channels:?}");
     for channel in channels {
-        ensure!(channels.iter().all(|other| other.id != channel.group), "a group has a channel's id: {channels:?}");
+        ensure!(
+            channels.iter().all(|other| other.id != channel.group),
+            "a group has a channel's id: {channels:?}"
+        );
         ensure!(channel.group == standard.group, "one connection has two groups: {channels:?}");
         ensure!(channel.job.prev_hash == standard.job.prev_hash, "two tips: {channels:?}");
         ensure!(channel.job.nbits == u32::from_str_radix(BITS, 16)?, "{channel:?}");
@@ -45,7 +49,8 @@ async fn an_open_channel_gets_a_future_job_and_then_the_tip_that_names_it() -> R
 
 #[tokio::test]
 async fn targets_are_little_endian_and_follow_hash_rate_network_and_the_miners_maximum() -> Result<()> {
-    let (_backend, gateway) = gateway_for_clients(|config| config.set("miners", "shares_per_minute", 6.0)).await?;
+    let (_backend, gateway) =
+        gateway_for_clients(|config| config.set("miners", "shares_per_minute", 6.0)).await?;
     let mut client = client(&gateway, 0).await?;
     let mut asked = EASIEST;
     (asked[0], asked[31], asked[30]) = (0xaa, 0x00, 0x01);
@@ -262,7 +267,12 @@ async fn close(client: &mut Client, channel_id: u32) -> Result<()> {
     client.send(Mining::CloseChannel(CloseChannel { channel_id, reason_code })).await
 }
 
-async fn update(client: &mut Client, channel_id: u32, nominal_hash_rate: f32, maximum: [u8; 32]) -> Result<()> {
+async fn update(
+    client: &mut Client,
+    channel_id: u32,
+    nominal_hash_rate: f32,
+    maximum: [u8; 32],
+) -> Result<()> {
     let maximum_target = U256::from(&maximum);
     client.send(Mining::UpdateChannel(UpdateChannel { channel_id, nominal_hash_rate, maximum_target })).await
 }

@@ -3,9 +3,10 @@
 use super::{client, rejection};
 use anyhow::{Result, ensure};
 use bitcoin::{Target, hashes::Hash};
-use mining_sv2::MESSAGE_TYPE_SUBMIT_SHARES_EXTENDED;
+use mining_sv2::{MESSAGE_TYPE_SUBMIT_SHARES_EXTENDED, MESSAGE_TYPE_SUBMIT_SHARES_STANDARD};
+use parsers_sv2::MiningOwned;
 use reservegrid_tests::{
-    client::{Answer, EASIEST, Open, OpenChannel, Share, gateway_for_clients},
+    client::{Answer, EASIEST, Message, Open, OpenChannel, Share, gateway_for_clients},
     gateway::{Channel, DEADLINE},
 };
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -36,14 +37,17 @@ async fn a_good_share_is_accepted_recorded_and_paid() -> Result<()> {
         ensure!(success.new_shares_sum == 1, "{success:?}");
 
         let share_id = channel.header(&share).block_hash().to_string();
-        let is = |event: &serde_json::Value, name: &str| event["event"] == name && event["share_id"] == share_id;
+        let is =
+            |event: &serde_json::Value, name: &str| event["event"] == name && event["share_id"] == share_id;
         let told = gateway.wait_for_event("the share", DEADLINE, |e| is(e, "share_accepted")).await?;
-        let extranonce = [channel.extranonce_prefix.clone(), share.extranonce.clone().unwrap_or_default()].concat();
+        let extranonce =
+            [channel.extranonce_prefix.clone(), share.extranonce.clone().unwrap_or_default()].concat();
         ensure!(told["extranonce"] == hex(&extranonce), "{told}");
         ensure!(told["user_identity"] == "alice.1" && told["channel"] == channel.id, "{told}");
         ensure!(told["nonce"] == share.nonce && told["ntime"] == share.ntime, "{told}");
         ensure!(told["version"] == share.version && told["solves_block"] == false, "{told}");
-        let result = gateway.wait_for_event("its result", DEADLINE, |e| is(e, "share_forward_result")).await?;
+        let result =
+            gateway.wait_for_event("its result", DEADLINE, |e| is(e, "share_forward_result")).await?;
         ensure!(result["reason"] == "forward_accepted", "{result}");
         ensure!(backend.shares().contains_key(&share_id), "the pool does not have {share_id}");
     }
@@ -69,7 +73,12 @@ fn wrong_shares(channel: &OpenChannel) -> Result<Vec<Case>> {
     const SIZE: (&str, &str) = ("bad-extranonce-size", "share_extranonce_size_invalid");
     let mut cases = vec![
         ("a hash above the target", low, "difficulty-too-low", "share_difficulty_too_low"),
-        ("a job that never was", Share { job_id: good.job_id + 1_000, ..good.clone() }, "invalid-job-id", "share_job_unknown"),
+        (
+            "a job that never was",
+            Share { job_id: good.job_id + 1_000, ..good.clone() },
+            "invalid-job-id",
+            "share_job_unknown",
+        ),
         ("a time before the job", at(channel.job.ntime - 1), TIME.0, TIME.1),
         ("time zero", at(0), TIME.0, TIME.1),
         ("a time more than 2 h ahead", at(now() + 2 * 3_600 + 120), TIME.0, TIME.1),
@@ -134,7 +143,8 @@ async fn version_bits_inside_the_mask_and_times_inside_the_window_may_be_rolled(
         let channel = client.open(&Open::new(kind, "alice")).await?;
         let (job, network) = (&channel.job, channel.network_target());
         // All 24 bits of BIP 323, those that BIP 310 devices roll, the lowest and the highest one.
-        let versions = [0x1fff_ffe0, 0x1fff_e000, 0x20, 0x1000_0000].map(|bits| (job.version ^ bits, job.ntime));
+        let versions =
+            [0x1fff_ffe0, 0x1fff_e000, 0x20, 0x1000_0000].map(|bits| (job.version ^ bits, job.ntime));
         let times = [job.ntime + 1, now() + 3_600].map(|ntime| (job.version, ntime));
         for (version, ntime) in versions.into_iter().chain(times) {
             let share = Share { version, ntime, ..channel.share() };
@@ -183,11 +193,16 @@ async fn shares_on_the_tip_before_are_stale_whoever_found_the_block() -> Result<
         let answer = finder.submit(channel, &solution).await?;
         ensure!(answer.is_accepted(), "{answer:?}");
         let block = gateway
-            .wait_for_event("the block", DEADLINE, |e| e["event"] == "block_found" && e["hash"] == hash.to_string())
+            .wait_for_event("the block", DEADLINE, |e| {
+                e["event"] == "block_found" && e["hash"] == hash.to_string()
+            })
             .await?;
         ensure!(block["reason"] == "block_submitted", "{block}");
 
-        ensure!(alice.follow(&mut standard).await? && bob.follow(&mut extended).await?, "jobs on the new tip");
+        ensure!(
+            alice.follow(&mut standard).await? && bob.follow(&mut extended).await?,
+            "jobs on the new tip"
+        );
         for channel in [&standard, &extended] {
             ensure!(channel.job.prev_hash == hash.to_byte_array(), "{channel:?} is not on {hash}");
         }
@@ -239,6 +254,32 @@ async fn every_hash_below_the_target_of_its_channel_counts_and_no_other() -> Res
         let answer = client.submit(&channel, &share).await?;
         let expected = if target.is_met_by(hash) { "" } else { "difficulty-too-low" };
         ensure!(answer.code() == expected, "{hash}: {answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_thousand_shares_in_one_go_are_all_answered_in_their_order() -> Result<()> {
+    const SHARES: u32 = 1_000;
+    let (_backend, gateway) = gateway_for_clients(|config| config).await?;
+    let mut client = client(&gateway, 0).await?;
+    let channel = client.open_standard("proxy").await?;
+    // Far more than the gateway lets one connection have in flight; it must read on by itself.
+    let (network, job) = (channel.network_target(), &channel.job);
+    let (mut bytes, mut share) = (Vec::new(), channel.share());
+    for number in 0..SHARES {
+        share = channel.find(&share, |hash| !network.is_met_by(hash))?;
+        let fields = [channel.id, number, job.id, share.nonce, share.ntime, share.version];
+        let payload: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
+        bytes.extend(client.seal(0, true, MESSAGE_TYPE_SUBMIT_SHARES_STANDARD, payload.len(), &payload)?);
+        share.nonce += 1;
+    }
+    client.send_bytes(&bytes).await?;
+    for number in 0..SHARES {
+        match client.next_message().await? {
+            Message::Mining(MiningOwned::SubmitSharesSuccess(m)) if m.last_sequence_number == number => {}
+            other => anyhow::bail!("awaited the Success of share {number}, came {other:?}"),
+        }
     }
     Ok(())
 }

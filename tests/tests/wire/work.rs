@@ -51,7 +51,10 @@ async fn new_transactions_on_the_same_tip_reach_miners_as_jobs_to_be_mined_at_on
         let (old, new) = (before.good_share(0)?, channel.good_share(0)?);
         ensure!(before.header(&old).merkle_root != channel.header(&new).merkle_root, "the same transactions");
         ensure!(client.submit(&channel, &new).await?.is_accepted(), "{kind:?}: the new job");
-        ensure!(client.submit(&before, &old).await?.is_accepted(), "{kind:?}: the job before, on the same tip");
+        ensure!(
+            client.submit(&before, &old).await?.is_accepted(),
+            "{kind:?}: the job before, on the same tip"
+        );
     }
     Ok(())
 }
@@ -69,7 +72,9 @@ async fn every_message_of_the_gateway_has_the_channel_bit_of_the_specification()
     client.open_extended("alice").await?;
     let channel = client.open_standard("alice").await?;
     let half = [0x7f; 32];
-    for (channel_id, maximum_target) in [(channel.id, U256::from(&half)), (channel.id + 50, U256::from(&EASIEST))] {
+    for (channel_id, maximum_target) in
+        [(channel.id, U256::from(&half)), (channel.id + 50, U256::from(&EASIEST))]
+    {
         let update = UpdateChannel { channel_id, nominal_hash_rate: 0.0, maximum_target };
         client.send(Mining::UpdateChannel(update)).await?;
     }
