@@ -205,14 +205,16 @@ impl Gate {
     /// The source has given no sign of life for its configured time. Inline mode stops serving:
     /// nobody knows whether the tip is still the tip.
     pub fn on_source_stale(&mut self) -> Vec<Action> {
-        if self.mode != Mode::Inline || self.phase == Phase::Expired {
+        if self.mode != Mode::Inline {
             return Vec::new();
         }
-        self.phase = Phase::Expired;
         // Forget the tip: when the source is back, its first template must be judged like a new tip.
         self.tip = None;
         self.pending.clear();
-        vec![Action::Expire(Reason::TemplateSourceStale)]
+        match std::mem::replace(&mut self.phase, Phase::Expired) {
+            Phase::Expired => Vec::new(),
+            _ => vec![Action::Expire(Reason::TemplateSourceStale)],
+        }
     }
 
     /// When [`Gate::on_time`] has something to do next.

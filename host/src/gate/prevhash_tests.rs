@@ -2,10 +2,7 @@
 //! The gate against a clock of our own: the rules one by one, then random sequences of everything.
 
 use super::*;
-use crate::template::{
-    Provenance,
-    facts::{Declared, assemble},
-};
+use crate::template::{Declared, Provenance, facts::assemble};
 use bitcoin::{CompactTarget, Network, block::Version, hashes::Hash};
 use proptest::prelude::*;
 

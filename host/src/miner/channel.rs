@@ -114,7 +114,6 @@ impl Channel {
         let new_tip = self.tip != Some(job.previous_block_hash());
         if new_tip {
             self.tip = Some(job.previous_block_hash());
-            self.seen.clear();
             while self.retire_oldest() {}
         } else if self.jobs.len() == MAX_JOBS {
             self.retire_oldest();
@@ -145,6 +144,11 @@ impl Channel {
         let extranonce = self.extranonce(&rolled);
         let merkle_root = merkle_root.unwrap_or_else(|| channel_job.job.merkle_root(&extranonce));
         share::validate(channel_job, submission, extranonce, merkle_root, &mut self.seen, now)
+    }
+
+    /// The share was valid but could not be recorded: its miner may send it again.
+    pub(super) fn forget(&mut self, share: &ValidShare) {
+        self.seen.forget(share);
     }
 
     fn retire_oldest(&mut self) -> bool {

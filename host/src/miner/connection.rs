@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     ledger::Ack,
-    noise::{self, ACT1_LEN},
+    noise::{self, ACT1_LEN, Transport},
     reason::Reason,
     sv2::{FrameDecoder, Side},
 };
@@ -25,6 +25,8 @@ use tokio::{
 const MAX_IN_FLIGHT: usize = 256;
 /// Longest time for what is sent to leave; a peer that reads more slowly is dropped.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time for the last words to leave.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes read at once.
 const READ_LEN: usize = 16 << 10;
 
@@ -42,8 +44,11 @@ pub(super) async fn serve(
         Ok(mut connection) => {
             let close = connection.run().await;
             // What was said last (a refusal, CloseChannel) should arrive, but nobody waits for it long.
-            let _ = connection.flush().await;
-            let _ = timeout(WRITE_TIMEOUT, connection.writer.shutdown()).await;
+            let farewell = async {
+                let _ = connection.flush().await;
+                let _ = connection.writer.shutdown().await;
+            };
+            let _ = timeout(FAREWELL, farewell).await;
             close
         }
         Err(close) => close,
@@ -72,18 +77,21 @@ impl Connection {
         mut writer: OwnedWriteHalf,
         number: u64,
         shared: Arc<Shared>,
-        shutdown: watch::Receiver<bool>,
+        mut shutdown: watch::Receiver<bool>,
     ) -> Result<Self, Close> {
-        let deadline = Instant::now() + shared.limits.handshake_timeout;
-        let mut act1 = [0; ACT1_LEN];
-        by(deadline, reader.read_exact(&mut act1)).await?;
-        let (act2, transport) = noise::respond(&shared.identities.current(), &act1)
-            .map_err(|error| Close::new(Reason::NoiseHandshakeFailed, error.to_string()))?;
-        by(deadline, writer.write_all(&act2)).await?;
+        let transport = tokio::select! {
+            biased;
+            () = begun(&mut shutdown) => return Err(Close::new(Reason::ShutdownDrain, "")),
+            transport = handshake(&mut reader, &mut writer, &shared) => transport?,
+        };
         let (sealer, opener) = transport.split();
         let (ack_sender, acks) = mpsc::channel(MAX_IN_FLIGHT);
         let mut work = shared.work.clone();
         let current = work.borrow_and_update().clone();
+        if let Some(reason) = current.closed {
+            // It was let in while there was still work for it.
+            return Err(Close::new(reason, ""));
+        }
         Ok(Self {
             reader,
             writer,
@@ -176,6 +184,20 @@ impl Connection {
             Err(_) => Err(Close::new(Reason::OutboundQueueFull, "")),
         }
     }
+}
+
+async fn handshake(
+    reader: &mut OwnedReadHalf,
+    writer: &mut OwnedWriteHalf,
+    shared: &Shared,
+) -> Result<Transport, Close> {
+    let deadline = Instant::now() + shared.limits.handshake_timeout;
+    let mut act1 = [0; ACT1_LEN];
+    by(deadline, reader.read_exact(&mut act1)).await?;
+    let (act2, transport) = noise::respond(&shared.identities.current(), &act1)
+        .map_err(|error| Close::new(Reason::NoiseHandshakeFailed, error.to_string()))?;
+    by(deadline, writer.write_all(&act2)).await?;
+    Ok(transport)
 }
 
 async fn by<T>(deadline: Instant, action: impl Future<Output = io::Result<T>>) -> Result<T, Close> {

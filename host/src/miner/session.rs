@@ -114,6 +114,9 @@ impl Session {
             }
             return self.setup(&mut frame.payload, out);
         }
+        if msg_type == MESSAGE_TYPE_SETUP_CONNECTION {
+            return Err(Close::new(Reason::MessageUnexpected, "a second SetupConnection"));
+        }
         if parsers_sv2::MiningTypes::try_from(msg_type).is_err() {
             return self.unknown(0, msg_type);
         }
@@ -250,7 +253,7 @@ impl Session {
         let max_target = Target::from_le_bytes(*max_target.as_array());
         let user_identity = std::str::from_utf8(user_identity.as_bytes())
             .ok()
-            .filter(|user| !user.is_empty() && !user.chars().any(char::is_control))
+            .filter(|user| !user.is_empty() && user.chars().all(is_printable))
             .ok_or(Reason::UserIdentityInvalid)?;
         check_channel(nominal_hashrate, max_target)?;
         if kind == Kind::Extended && self.agreed.is_some_and(|agreed| agreed.standard_jobs_only) {
@@ -405,7 +408,7 @@ impl Session {
             difficulty: target::difficulty(share.target),
             held: self.work.held,
         };
-        self.shared.ledger.record(&share, origin, &self.acks)
+        self.shared.ledger.record(&share, origin, &self.acks).inspect_err(|_| channel.forget(&share))
     }
 
     fn reject(
@@ -426,6 +429,11 @@ impl Session {
         let error = SubmitSharesError { channel_id, sequence_number, error_code: code(reason) };
         out.send(Mining::SubmitSharesError(error))
     }
+}
+
+/// Letters and digits of any script, ASCII punctuation, space: nothing that hides in a log.
+fn is_printable(c: char) -> bool {
+    c.is_alphanumeric() || c.is_ascii_graphic() || c == ' '
 }
 
 fn check_channel(nominal_hashrate: f32, max_target: Target) -> Result<(), Reason> {

@@ -14,7 +14,10 @@ use crate::{
     reason::Reason,
 };
 use bitcoin::{BlockHash, Target, TxMerkleNode, block::Header, hashes::Hash};
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 /// Version bits a miner may roll (BIP 323).
 pub const VERSION_ROLLING_MASK: u32 = 0x1fff_ffe0;
@@ -95,36 +98,84 @@ pub fn validate(
     if !channel_job.target.is_met_by(hash) {
         return Err(Reason::ShareDifficultyTooLow);
     }
-    seen.insert(hash)?;
+    seen.insert(header.prev_blockhash, hash)?;
     let solves_block = job.network_target.is_met_by(hash);
     let target = channel_job.target;
     Ok(ValidShare { job: job.clone(), header, hash, extranonce, target, solves_block, _only_here: () })
 }
 
-/// The shares a channel has had accepted under the current tip.
+/// The shares a channel has had accepted, by the tip they were mined on.
+///
+/// A few tips are kept: after a reorganisation there and back, work of before must still be known.
 #[derive(Debug, Default)]
-pub struct Seen(HashSet<[u8; 16]>);
+pub struct Seen(VecDeque<(BlockHash, HashSet<[u8; 16]>)>);
 
 impl Seen {
     /// Shares remembered per channel and tip; more are refused rather than counted twice.
     pub const CAPACITY: usize = 1 << 16;
+    /// Tips remembered.
+    pub const TIPS: usize = 4;
 
-    /// Forgets everything: the tip moved, so older work cannot be valid any more.
-    pub fn clear(&mut self) {
-        self.0 = HashSet::new();
+    /// Forgets a share that was not recorded after all, so that it may be sent again.
+    pub fn forget(&mut self, share: &ValidShare) {
+        self.0.iter_mut().for_each(|(_, seen)| _ = seen.remove(&key(share.hash)));
     }
 
-    fn insert(&mut self, hash: BlockHash) -> Result<(), Reason> {
-        // The low half of a hash that meets a target is as good as random: 2^64 shares for one clash.
-        let mut key = [0; 16];
-        key.copy_from_slice(&hash.as_byte_array()[..16]);
-        if self.0.contains(&key) {
+    fn insert(&mut self, tip: BlockHash, hash: BlockHash) -> Result<(), Reason> {
+        let at = self.0.iter().position(|(known, _)| *known == tip);
+        let at = at.unwrap_or_else(|| {
+            self.0.truncate(Self::TIPS - 1);
+            self.0.push_front((tip, HashSet::new()));
+            0
+        });
+        let seen = &mut self.0[at].1;
+        if seen.contains(&key(hash)) {
             return Err(Reason::ShareDuplicate);
         }
-        if self.0.len() >= Self::CAPACITY {
+        if seen.len() >= Self::CAPACITY {
             return Err(Reason::ShareRateLimited);
         }
-        self.0.insert(key);
+        seen.insert(key(hash));
         Ok(())
+    }
+}
+
+/// The low half of a hash that meets a target is as good as random: 2^64 shares for one clash.
+fn key(hash: BlockHash) -> [u8; 16] {
+    let mut key = [0; 16];
+    key.copy_from_slice(&hash.as_byte_array()[..16]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(n: u8) -> BlockHash {
+        BlockHash::from_byte_array([n; 32])
+    }
+
+    #[test]
+    fn the_same_work_is_a_duplicate_even_after_a_reorganisation_there_and_back() {
+        let mut seen = Seen::default();
+        let (tip_a, tip_b) = (hash(1), hash(2));
+        assert_eq!(seen.insert(tip_a, hash(10)), Ok(()));
+        assert_eq!(seen.insert(tip_b, hash(11)), Ok(()));
+        assert_eq!(seen.insert(tip_a, hash(10)), Err(Reason::ShareDuplicate));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_in_tips_and_in_shares() {
+        let mut seen = Seen::default();
+        for tip in 0..100 {
+            assert_eq!(seen.insert(hash(tip), hash(200)), Ok(()));
+        }
+        assert_eq!(seen.0.len(), Seen::TIPS);
+        let mut bytes = [0; 32];
+        for n in 0..Seen::CAPACITY as u32 {
+            bytes[..4].copy_from_slice(&n.to_le_bytes());
+            assert_eq!(seen.insert(hash(255), BlockHash::from_byte_array(bytes)), Ok(()));
+        }
+        assert_eq!(seen.insert(hash(255), hash(9)), Err(Reason::ShareRateLimited));
     }
 }
