@@ -4,7 +4,7 @@
 //! sets it). Nothing reaches the network: the node listens for RPC on the loopback interface only.
 
 use crate::{process::Process, wait};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::{
     net::TcpListener,
@@ -195,16 +195,10 @@ impl Rpc {
 }
 
 fn program(name: &str) -> Result<PathBuf> {
-    let folder = std::env::var_os("RESERVEGRID_NODE_DIR").context(
-        "RESERVEGRID_NODE_DIR is not set: run `make test`, or scripts/get-node.sh DIR and set it to DIR",
-    )?;
-    let path = PathBuf::from(folder).join(name);
-    if !path.exists() {
-        bail!(
-            "{} is missing: run scripts/get-node.sh with the value of RESERVEGRID_NODE_DIR",
-            path.display()
-        );
-    }
+    let folder = std::env::var_os("RESERVEGRID_NODE_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/node"), PathBuf::from);
+    let path = folder.join(name);
+    ensure!(path.exists(), "{} is missing: run `make node`", path.display());
     Ok(path)
 }
 

@@ -431,9 +431,11 @@ impl Session {
     }
 }
 
-/// Letters and digits of any script, ASCII punctuation, space: nothing that hides in a log.
+/// Nothing that hides, or turns text around, in a log: control and invisible formatting characters.
 fn is_printable(c: char) -> bool {
-    c.is_alphanumeric() || c.is_ascii_graphic() || c == ' '
+    let invisible = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !c.is_control() && !invisible
 }
 
 fn check_channel(nominal_hashrate: f32, max_target: Target) -> Result<(), Reason> {

@@ -99,6 +99,7 @@ async fn an_open_that_cannot_be_served_is_refused_with_its_code() -> Result<()> 
         (user(b""), USER),
         (user(b"alice\nbob"), USER),
         (user(b"alice\0"), USER),
+        (user("alice\u{202e}bob".as_bytes()), USER),
         (user(b"\x1b[31malice"), USER),
         (user(b"\xff\xfe"), USER),
     ];
