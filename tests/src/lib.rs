@@ -17,4 +17,5 @@ pub mod gateway;
 pub mod mempool;
 pub mod node;
 pub mod process;
+pub mod tail;
 pub mod wait;

@@ -2,7 +2,8 @@
 
 use super::{
     Shared, Work, begun,
-    session::{Close, Outbox, Session},
+    outbox::{Close, Outbox},
+    session::Session,
 };
 use crate::{
     ledger::Ack,

@@ -1,6 +1,6 @@
 //! Accepting connections: a permit first, then a task, and at the end a drain that waits for all.
 
-use super::{Extranonces, Identities, Limits, Shared, Solved, Work, begun, connection, session::Close};
+use super::{Extranonces, Identities, Limits, Shared, Solved, Work, begun, connection, outbox::Close};
 use crate::{
     event::{Event, Events, schema},
     ledger::Ledger,

@@ -7,11 +7,13 @@
 //! - `listener`: accepting, permits, drain
 //! - `connection`: one connection's task: socket, deadlines
 //! - `session`: what the messages mean, without the socket
+//! - `outbox`: what is sent: sealed messages, jobs among them
 //! - `channel`: one mining channel: its jobs, targets and shares
 
 mod channel;
 mod connection;
 mod listener;
+mod outbox;
 mod session;
 
 pub use listener::{Server, ServerParts};
