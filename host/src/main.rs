@@ -137,7 +137,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let config_fault = error.is::<ConfigFaults>()
-                || matches!(error.downcast_ref(), Some(StartError::Policies { .. } | StartError::Key(_)));
+                || matches!(
+                    error.downcast_ref(),
+                    Some(StartError::Policies { .. } | StartError::Key(_) | StartError::Source(_))
+                );
             eprintln!("reservegrid: {error:#}");
             if config_fault { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
@@ -176,23 +179,38 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .context("the async runtime does not start")
 }
 
-/// Ready at the first SIGINT or SIGTERM. The handlers are in place when this returns.
+/// Ready at the first SIGINT or SIGTERM; a second one ends the process at once. The handlers are in
+/// place when this returns.
 fn stop_signal() -> Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
+    let mut next = async move || {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
+    };
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        next().await;
+        let _ = stop.send(());
+        next().await;
+        std::process::exit(1);
+    });
+    Ok(async move {
+        let _ = stopped.await;
     })
 }
 
 async fn run(config: &Path) -> Result<()> {
     let stop = stop_signal()?;
     let gateway = Gateway::start(Config::load(config)?).await?;
-    stop.await;
+    let broken = tokio::select! {
+        () = stop => false,
+        () = gateway.broken() => true,
+    };
     gateway.drain().await;
+    anyhow::ensure!(!broken, "a part of the gateway ended by itself; what was open was drained");
     Ok(())
 }
 

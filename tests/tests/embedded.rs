@@ -97,6 +97,34 @@ async fn some_templates_are_rejected_while_miners_stay_on_the_last_good_one() ->
 }
 
 #[tokio::test]
+async fn while_a_new_tip_has_no_admitted_work_shares_count_as_held_and_a_better_template_ends_it()
+-> Result<()> {
+    let backend = Backend::start("test", SECRET).await?;
+    // Every other template is poor, so about every other new tip begins with a refusal.
+    let config = config("inline", &backend, 400)?.set("source", "low_fee_every", 2);
+    let mut gateway = Gateway::start(&config).await?;
+    let miner = Miner::start(&gateway, Channel::Extended, 40, "alice")?;
+    gateway
+        .wait_until("a hold, a held share, and work on the new tip", DEADLINE, |events| {
+            let after =
+                |events: &[Value], is: &dyn Fn(&Value) -> bool| events.iter().position(is).map(|at| at + 1);
+            let held = after(events, &|e| e["event"] == "gate_held" && e["reason"] == "prevhash_held");
+            let share = held.and_then(|at| {
+                let share = |e: &Value| e["event"] == "share_accepted" && e["held"] == true;
+                after(&events[at..], &share).map(|next| at + next)
+            });
+            let switched = |e: &Value| e["event"] == "work_released" && e["reason"] == "prevhash_switched";
+            share.is_some_and(|at| events[at..].iter().any(switched))
+        })
+        .await?;
+    drop(miner);
+    ensure!(gateway.stop().await?.success());
+    ensure!(!gateway.events()?.iter().any(|e| e["event"] == "gate_expired"), "nobody had to go");
+    check_every_share_has_one_result(gateway.events()?, &backend)?;
+    Ok(())
+}
+
+#[tokio::test]
 async fn shares_accepted_before_a_crash_are_forwarded_after_it() -> Result<()> {
     let backend = Backend::start("test", SECRET).await?;
     backend.behave(Behaviour::ServerError);

@@ -65,6 +65,7 @@ impl Line {
                 let text = format!("{}: {}; next try in {} ms", e.reason, e.detail, e.retry_in_ms);
                 line("source", colour(e.reason), text)
             }
+            Event::SourceStale { reason } => line("source", RED, format!("{reason}: {}", reason.meaning())),
             Event::TemplateJudged(e) => {
                 let average = e.total_fees.checked_div(e.transactions as u64).unwrap_or(0);
                 let facts = format!(

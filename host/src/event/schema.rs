@@ -13,6 +13,7 @@ pub enum Event {
     GatewayStopped { reason: Reason },
     SourceUp { source: String },
     SourceDown(SourceDown),
+    SourceStale { reason: Reason },
     TemplateJudged(Box<TemplateJudged>),
     TemplateSuperseded { reason: Reason, template: String },
     WorkReleased(WorkReleased),
@@ -123,7 +124,7 @@ pub enum Enforced {
     Refused,
     /// It was only written down (shadow).
     Logged,
-    /// A newer template made the verdict pointless.
+    /// It came too late to decide: a newer template, or the verdict timeout, had decided already.
     Superseded,
 }
 
@@ -138,6 +139,8 @@ pub struct WorkReleased {
     pub template: String,
     /// Height of the block it would become.
     pub height: u32,
+    /// Observe mode: why inline mode would not have released it (a verdict, or none in time).
+    pub would_reject: Option<String>,
     /// From the arrival of the tip to the release, milliseconds; 0 on the same tip.
     pub since_tip_ms: u64,
     /// Connections it goes to.

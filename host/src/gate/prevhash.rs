@@ -117,9 +117,9 @@ impl Gate {
         self.tip
     }
 
-    /// No work on the newest tip is out.
+    /// Miners wait for work on the newest tip, so another template is wanted at once.
     pub fn is_waiting(&self) -> bool {
-        self.phase != Phase::Following
+        self.mode == Mode::Inline && matches!(self.phase, Phase::Switching | Phase::Holding)
     }
 
     /// The mode in force.

@@ -1,4 +1,7 @@
-//! Solved blocks go to the source at once, and again for a short while if it does not answer.
+//! Solved blocks go to the source at once, and again until it answers: a block is worth minutes of trying.
+//!
+//! Each is delivered by a task of its own, so that one that hangs holds up no other, and lies in a file
+//! until the source has answered: whatever happens to the process, an operator can submit it by hand.
 
 use crate::{
     event::{Event, Events, schema::BlockFound},
@@ -6,55 +9,91 @@ use crate::{
     reason::Reason,
     template::{SubmitOutcome, TemplateSource},
 };
-use std::{sync::Arc, time::Duration};
+use bitcoin::{Block, consensus::encode};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
+    task::JoinSet,
     time::sleep,
 };
 
-/// Attempts to deliver a block; after that another miner has found one.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_millis(500);
+const BACKOFF_FIRST: Duration = Duration::from_millis(250);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// After that, somebody else has found a block on the same tip.
+const GIVE_UP: Duration = Duration::from_secs(600);
 
-/// Submits blocks until every sender is gone.
-pub(super) async fn submit(
-    mut solved: mpsc::Receiver<Solved>,
-    source: Arc<dyn TemplateSource>,
-    ask: Arc<Notify>,
-    events: Events,
-) {
+/// What delivering needs.
+#[derive(Clone)]
+pub(super) struct Delivery {
+    pub(super) source: Arc<dyn TemplateSource>,
+    pub(super) ask: Arc<Notify>,
+    pub(super) events: Events,
+    /// Where blocks lie until the source has answered.
+    pub(super) folder: PathBuf,
+    pub(super) down: watch::Receiver<bool>,
+}
+
+/// Submits blocks until every sender is gone and every delivery has ended.
+pub(super) async fn submit(mut solved: mpsc::Receiver<Solved>, delivery: Delivery) {
+    let mut deliveries = JoinSet::new();
     while let Some(solved) = solved.recv().await {
-        let (reason, detail) = deliver(&solved, source.as_ref()).await;
+        while deliveries.try_join_next().is_some() {}
+        deliveries.spawn(delivery.clone().deliver(solved));
+    }
+    while deliveries.join_next().await.is_some() {}
+}
+
+impl Delivery {
+    async fn deliver(mut self, solved: Solved) {
+        let hash = solved.header.block_hash().to_string();
+        let (reason, detail) = match solved.job.block(solved.header, &solved.extranonce) {
+            Ok(block) => self.attempt(&block, &self.folder.join(format!("block-{hash}.hex"))).await,
+            Err(error) => (Reason::BlockSubmitFailed, error.to_string()),
+        };
         if reason == Reason::BlockSubmitted {
             // The source has a new tip now; do not wait until it says so by itself.
-            ask.notify_one();
+            self.ask.notify_one();
         }
-        events.emit(Event::BlockFound(BlockFound {
+        self.events.emit(Event::BlockFound(BlockFound {
             reason,
-            hash: solved.header.block_hash().to_string(),
+            hash,
             height: solved.job.template.height,
             user_identity: solved.user_identity,
             detail,
             coinbase_value: solved.job.template.coinbase_value,
         }));
     }
-}
 
-async fn deliver(solved: &Solved, source: &dyn TemplateSource) -> (Reason, String) {
-    let block = match solved.job.block(solved.header, &solved.extranonce) {
-        Ok(block) => block,
-        Err(error) => return (Reason::BlockSubmitFailed, error.to_string()),
-    };
-    let mut failure = String::new();
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            sleep(PAUSE).await;
-        }
-        match source.submit_block(&block).await {
-            Ok(SubmitOutcome::Accepted) => return (Reason::BlockSubmitted, String::new()),
-            Ok(SubmitOutcome::Rejected(words)) => return (Reason::BlockRejectedByNode, words),
-            Err(error) => failure = error.to_string(),
+    async fn attempt(&mut self, block: &Block, file: &Path) -> (Reason, String) {
+        // Beside the first attempt, not before it.
+        let saved = tokio::spawn(tokio::fs::write(file.to_owned(), encode::serialize_hex(block)));
+        let started = Instant::now();
+        let mut backoff = BACKOFF_FIRST;
+        loop {
+            let error = match self.source.submit_block(block).await {
+                Ok(outcome) => {
+                    let _ = saved.await;
+                    let _ = tokio::fs::remove_file(file).await;
+                    return match outcome {
+                        SubmitOutcome::Accepted => (Reason::BlockSubmitted, String::new()),
+                        SubmitOutcome::Rejected(words) => (Reason::BlockRejectedByNode, words),
+                    };
+                }
+                Err(error) => error,
+            };
+            if started.elapsed() > GIVE_UP || *self.down.borrow() {
+                let detail = format!("{error}; submit it by hand: submitblock $(cat {})", file.display());
+                return (Reason::BlockSubmitFailed, detail);
+            }
+            tokio::select! {
+                () = sleep(backoff) => {}
+                _ = self.down.wait_for(|down| *down) => {}
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
-    (Reason::BlockSubmitFailed, failure)
 }

@@ -58,6 +58,7 @@ impl Flow {
                 news = news.recv(), if judging.len() < MAX_JUDGING => match news {
                     None => return,
                     Some(News::Stale) => {
+                        self.events.emit(Event::SourceStale { reason: Reason::TemplateSourceStale });
                         let actions = self.gate.on_source_stale();
                         self.carry_out(actions);
                     }
@@ -137,6 +138,7 @@ impl Flow {
     fn release(&mut self, template: Admitted<Template>, new_tip: bool, since_tip: Duration) {
         let digest = template.digest.to_string();
         let height = template.height;
+        let would_reject = template.would_reject().map(ToString::to_string);
         let job = match Job::new(template, &self.coinbase, self.next_serial) {
             Ok(job) => job,
             Err(error) => {
@@ -149,6 +151,7 @@ impl Flow {
             job: job.serial,
             template: digest,
             height,
+            would_reject,
             since_tip_ms: u64::try_from(since_tip.as_millis()).unwrap_or(u64::MAX),
             connections: self.connections.load(Ordering::Relaxed),
         }));

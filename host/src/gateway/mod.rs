@@ -43,6 +43,8 @@ use tokio::{
 
 /// Solved blocks that may wait for the source.
 const MAX_BLOCKS_WAITING: usize = 64;
+/// Time that deliveries of blocks have at the end, whatever the drain timeout leaves.
+const BLOCKS_FAREWELL: Duration = Duration::from_secs(2);
 
 /// Why the gateway does not start.
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl Gateway {
     /// Starts everything. Must run inside a tokio runtime.
     ///
     /// # Errors
-    /// [`StartError`]; nothing is left running.
+    /// [`StartError`]; the process is expected to end then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let console = (config.events.console == Console::Text).then(event::console::Console::stdout);
         let set = Arc::new(load_policies(&config)?);
@@ -177,6 +179,21 @@ impl Gateway {
         })
     }
 
+    /// Ready when a part that should run for ever has ended: a defect, after which the gateway is to be
+    /// drained and started again.
+    pub async fn broken(&self) {
+        let ended = |task: &JoinHandle<()>| task.is_finished();
+        let broken = || {
+            let serving = self.serving.as_ref();
+            ended(&self.flow)
+                || ended(&self.source)
+                || serving.is_some_and(|s| ended(&s.server) || ended(&s.blocks))
+        };
+        while !broken() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// Ends everything in order: no new work, miners told, open shares recorded and acknowledged,
     /// shares forwarded as far as the drain timeout allows, events written.
     pub async fn drain(self) {
@@ -186,7 +203,8 @@ impl Gateway {
         end(self.flow, limit).await;
         if let Some(serving) = self.serving {
             end(serving.server, limit).await;
-            end(serving.blocks, limit).await;
+            // A block is worth a moment more than anything else.
+            end(serving.blocks, limit.max(tokio::time::Instant::now() + BLOCKS_FAREWELL)).await;
             serving.ledger.drain(limit.saturating_duration_since(tokio::time::Instant::now())).await;
         }
         self.events.emit(Event::GatewayStopped { reason: Reason::ShutdownDrain });
@@ -279,7 +297,8 @@ async fn serve(
         batch_size: pool.batch_size as usize,
         timeout: pool.timeout,
     };
-    let (ledger, ledger_tasks) = ledger::open(&ledger.dir, forward, events.clone())?;
+    let folder = ledger.dir.clone();
+    let (ledger, ledger_tasks) = ledger::open(&folder, forward, events.clone())?;
     let (blocks, solved) = mpsc::channel(MAX_BLOCKS_WAITING);
     let limits = Limits {
         max_connections: miners.max_connections as usize,
@@ -301,13 +320,20 @@ async fn serve(
     };
     let server = Server::bind(miners.listen, parts).await?;
     let ask = Arc::new(Notify::new());
+    let delivery = blocks::Delivery {
+        source: source.clone(),
+        ask: ask.clone(),
+        events: events.clone(),
+        folder,
+        down: down.clone(),
+    };
     Ok(Listening {
         address: server.local_addr()?,
         authority: server.authority().to_string(),
         connections: server.connections(),
         tasks: ServingTasks {
             server: tokio::spawn(server.run(down.clone())),
-            blocks: tokio::spawn(blocks::submit(solved, source.clone(), ask.clone(), events.clone())),
+            blocks: tokio::spawn(blocks::submit(solved, delivery)),
             ledger: ledger_tasks,
         },
         ask,

@@ -17,7 +17,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// the source is alive and brings its time up to date.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// From being asked for another template to fetching it, unless the source speaks first.
-const ASK_PAUSE: Duration = Duration::from_millis(500);
+const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the source has to say.
 pub(super) enum News {

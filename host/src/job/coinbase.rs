@@ -42,8 +42,10 @@ pub(super) fn split(template: &Template, spec: &CoinbaseSpec) -> Result<(Vec<u8>
             PushBytesBuf::try_from(spec.tag.clone().into_bytes()).map_err(|_| CoinbaseError::TagTooLong)?;
         script.push_slice(tag);
     }
-    let extranonce_at = script.len();
-    let script = ScriptBuf::from([script.as_bytes(), &[0; EXTRANONCE_LEN]].concat());
+    // As a push: consensus counts signature operations in this script, too, and random bytes may look
+    // like some.
+    script.push_slice([0; EXTRANONCE_LEN]);
+    let extranonce_at = script.len() - EXTRANONCE_LEN;
     if script.len() > MAX_SCRIPT_LEN {
         return Err(CoinbaseError::ScriptTooLong(script.len()));
     }

@@ -17,6 +17,8 @@ pub struct LedgerFile {
     path: PathBuf,
     file: File,
     pending: Vec<u8>,
+    /// Bytes of the file that are known to be durable.
+    committed: u64,
 }
 
 /// The two fields that join the events of a share.
@@ -55,7 +57,9 @@ impl LedgerFile {
         let (whole, unanswered) = recover(&file).map_err(in_context)?;
         file.set_len(whole).map_err(in_context)?;
         file.seek(SeekFrom::End(0)).map_err(in_context)?;
-        Ok((Self { path, file, pending: Vec::new() }, unanswered))
+        // The file's name must survive a power cut as well.
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(in_context)?;
+        Ok((Self { path, file, pending: Vec::new(), committed: whole }, unanswered))
     }
 
     /// Adds a record to the next commit and gives its JSON.
@@ -73,6 +77,11 @@ impl LedgerFile {
     /// I/O; what is on the disk is then unknown.
     pub fn commit(&mut self) -> io::Result<()> {
         let written = self.file.write_all(&self.pending).and_then(|()| self.file.sync_data());
+        match written {
+            Ok(()) => self.committed += self.pending.len() as u64,
+            // Nobody hears Success for these records: take back what of them may have reached the file.
+            Err(_) => _ = self.file.set_len(self.committed),
+        }
         self.pending.clear();
         written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.path.display())))
     }
@@ -82,20 +91,24 @@ impl LedgerFile {
 fn recover(file: &File) -> io::Result<(u64, Vec<Forwardable>)> {
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut unanswered: HashMap<String, (usize, String)> = HashMap::new();
-    let (mut whole, mut number, mut line) = (0, 0, String::new());
+    let (mut whole, mut number, mut line) = (0, 0, Vec::new());
     loop {
         line.clear();
         number += 1;
-        let length = reader.read_line(&mut line)?;
-        if length == 0 || !line.ends_with('\n') {
+        // Bytes, not text: a write cut short may end inside a character.
+        let length = reader.read_until(b'\n', &mut line)?;
+        if line.last() != Some(&b'\n') {
             break;
         }
-        let record: Join = serde_json::from_str(&line).map_err(|error| {
+        let record: Join = serde_json::from_slice(&line).map_err(|error| {
             io::Error::new(io::ErrorKind::InvalidData, format!("line {number} is no record: {error}"))
         })?;
         match record.event {
             "share_accepted" => {
-                unanswered.insert(record.share_id.to_owned(), (number, line.trim_end().to_owned()));
+                unanswered.insert(
+                    record.share_id.to_owned(),
+                    (number, String::from_utf8_lossy(&line[..length - 1]).into_owned()),
+                );
             }
             "share_forward_result" => {
                 unanswered.remove(record.share_id);
@@ -156,7 +169,9 @@ mod tests {
     fn a_torn_last_line_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(NAME);
-        let text = accepted("a") + "{\"time_ms\":1,\"event\":\"share_acc";
+        let mut text = (accepted("a") + "{\"time_ms\":1,\"event\":\"share_accepted\",\"user_identity\":\"M")
+            .into_bytes();
+        text.push(0xc3); // the first byte of an umlaut
         std::fs::write(&path, text).unwrap();
         let (_file, unanswered) = LedgerFile::open(folder.path()).unwrap();
         assert_eq!(unanswered.len(), 1);

@@ -89,6 +89,7 @@ impl Forwarder {
     ) -> io::Result<Self> {
         let client = reqwest::Client::builder()
             .timeout(config.timeout)
+            .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(io::Error::other)?;
@@ -131,7 +132,11 @@ impl Forwarder {
                         let detail = "the answer does not name every share that was sent";
                         self.status(Reason::ForwardRetrying, detail, unanswered.len());
                         self.retrying = true;
-                        requeue(&mut waiting, unanswered);
+                        // Behind the others, and without slowing them down when some were settled.
+                        if unanswered.len() < count {
+                            backoff = BACKOFF_FIRST;
+                        }
+                        waiting.extend(unanswered);
                         pause(&mut backoff).await;
                         continue;
                     }
@@ -158,7 +163,14 @@ impl Forwarder {
                 Outcome::Unanswered(detail) => {
                     self.status(Reason::ForwardRetrying, &detail, batch.len());
                     self.retrying = true;
-                    requeue(&mut waiting, batch);
+                    // It may be one share that the backend stumbles over: narrow the batch down, and let
+                    // a single one go behind the others.
+                    limit = (count / 2).max(1);
+                    if count == 1 {
+                        waiting.extend(batch);
+                    } else {
+                        requeue(&mut waiting, batch);
+                    }
                     pause(&mut backoff).await;
                 }
             }
@@ -180,7 +192,8 @@ impl Forwarder {
             .body(body);
         let mut response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Outcome::Unanswered(chain(&error)),
+            // Without the address: it may hold a token, and the operator knows it.
+            Err(error) => return Outcome::Unanswered(chain(&error.without_url())),
         };
         let status = response.status();
         let mut answer = Vec::new();
@@ -191,7 +204,7 @@ impl Forwarder {
                 }
                 Ok(Some(_)) => return Outcome::Unanswered("the answer is unreasonably long".into()),
                 Ok(None) => break,
-                Err(error) => return Outcome::Unanswered(chain(&error)),
+                Err(error) => return Outcome::Unanswered(chain(&error.without_url())),
             }
         }
         match status.as_u16() {
@@ -228,7 +241,9 @@ impl Forwarder {
                 None => unanswered.push(share),
             }
         }
-        let _ = self.ledger.send(Command::Results(results));
+        if !results.is_empty() {
+            let _ = self.ledger.send(Command::Results(results));
+        }
         unanswered
     }
 

@@ -155,7 +155,7 @@ impl LedgerTasks {
 pub fn open(folder: &Path, forward: ForwardConfig, events: Events) -> io::Result<(Ledger, LedgerTasks)> {
     let (file, recovered) = LedgerFile::open(folder)?;
     let (commands, inbox) = mpsc::unbounded_channel();
-    // Unbounded channels, bounded by the permits that every share in them carries.
+    // Unbounded channels, bounded by the permits that every share of this run in them carries.
     let (to_forward, forward_inbox) = mpsc::unbounded_channel();
     let forwarder = forward::Forwarder::new(forward, commands.clone(), events.clone())?;
     let forwarder = tokio::spawn(forwarder.run(forward_inbox, recovered));
@@ -187,11 +187,11 @@ impl Writer {
         for command in group {
             match command {
                 Command::Share(share) => {
-                    let share = *share;
                     let stamped = Stamped::now(Event::ShareAccepted(share.record.clone()));
-                    let line = self.file.push(&stamped);
-                    shares.push((share, line));
+                    let line = if self.failed { String::new() } else { self.file.push(&stamped) };
+                    shares.push((*share, line));
                 }
+                Command::Results(_) if self.failed => {}
                 Command::Results(group) => {
                     for result in group {
                         self.file.push(&Stamped::now(Event::ShareForwardResult(result.clone())));
@@ -229,9 +229,7 @@ impl Writer {
             let _ = reply.try_send(ack);
         }
         if !self.failed {
-            for result in results {
-                self.events.emit(Event::ShareForwardResult(result));
-            }
+            results.into_iter().for_each(|result| self.events.emit(Event::ShareForwardResult(result)));
         }
         if drain {
             self.to_forward = None;

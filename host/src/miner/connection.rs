@@ -177,7 +177,14 @@ impl Connection {
         if self.outbox.bytes.is_empty() {
             return Ok(());
         }
-        let written = timeout(WRITE_TIMEOUT, self.writer.write_all(&self.outbox.bytes)).await;
+        let write = self.writer.write_all(&self.outbox.bytes);
+        tokio::pin!(write);
+        let written = tokio::select! {
+            biased;
+            written = timeout(WRITE_TIMEOUT, &mut write) => written,
+            // A peer that does not read must not hold up the end of the gateway.
+            () = begun(&mut self.shutdown) => timeout(FAREWELL, write).await,
+        };
         self.outbox.bytes.clear();
         match written {
             Ok(Ok(())) => Ok(()),

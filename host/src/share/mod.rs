@@ -95,11 +95,12 @@ pub fn validate(
     }
     let header = job.header(merkle_root, submission.version, submission.ntime, submission.nonce);
     let hash = header.block_hash();
-    if !channel_job.target.is_met_by(hash) {
+    // A solved block counts whatever the channel's target and memory say; only twice it does not.
+    let solves_block = job.network_target.is_met_by(hash);
+    if !solves_block && !channel_job.target.is_met_by(hash) {
         return Err(Reason::ShareDifficultyTooLow);
     }
-    seen.insert(header.prev_blockhash, hash)?;
-    let solves_block = job.network_target.is_met_by(hash);
+    seen.insert(header.prev_blockhash, hash, solves_block)?;
     let target = channel_job.target;
     Ok(ValidShare { job: job.clone(), header, hash, extranonce, target, solves_block, _only_here: () })
 }
@@ -121,7 +122,7 @@ impl Seen {
         self.0.iter_mut().for_each(|(_, seen)| _ = seen.remove(&key(share.hash)));
     }
 
-    fn insert(&mut self, tip: BlockHash, hash: BlockHash) -> Result<(), Reason> {
+    fn insert(&mut self, tip: BlockHash, hash: BlockHash, always: bool) -> Result<(), Reason> {
         let at = self.0.iter().position(|(known, _)| *known == tip);
         let at = at.unwrap_or_else(|| {
             self.0.truncate(Self::TIPS - 1);
@@ -132,7 +133,7 @@ impl Seen {
         if seen.contains(&key(hash)) {
             return Err(Reason::ShareDuplicate);
         }
-        if seen.len() >= Self::CAPACITY {
+        if seen.len() >= Self::CAPACITY && !always {
             return Err(Reason::ShareRateLimited);
         }
         seen.insert(key(hash));
@@ -159,23 +160,24 @@ mod tests {
     fn the_same_work_is_a_duplicate_even_after_a_reorganisation_there_and_back() {
         let mut seen = Seen::default();
         let (tip_a, tip_b) = (hash(1), hash(2));
-        assert_eq!(seen.insert(tip_a, hash(10)), Ok(()));
-        assert_eq!(seen.insert(tip_b, hash(11)), Ok(()));
-        assert_eq!(seen.insert(tip_a, hash(10)), Err(Reason::ShareDuplicate));
+        assert_eq!(seen.insert(tip_a, hash(10), false), Ok(()));
+        assert_eq!(seen.insert(tip_b, hash(11), false), Ok(()));
+        assert_eq!(seen.insert(tip_a, hash(10), false), Err(Reason::ShareDuplicate));
     }
 
     #[test]
     fn what_is_remembered_is_bounded_in_tips_and_in_shares() {
         let mut seen = Seen::default();
         for tip in 0..100 {
-            assert_eq!(seen.insert(hash(tip), hash(200)), Ok(()));
+            assert_eq!(seen.insert(hash(tip), hash(200), false), Ok(()));
         }
         assert_eq!(seen.0.len(), Seen::TIPS);
         let mut bytes = [0; 32];
         for n in 0..Seen::CAPACITY as u32 {
             bytes[..4].copy_from_slice(&n.to_le_bytes());
-            assert_eq!(seen.insert(hash(255), BlockHash::from_byte_array(bytes)), Ok(()));
+            assert_eq!(seen.insert(hash(255), BlockHash::from_byte_array(bytes), false), Ok(()));
         }
-        assert_eq!(seen.insert(hash(255), hash(9)), Err(Reason::ShareRateLimited));
+        assert_eq!(seen.insert(hash(255), hash(9), false), Err(Reason::ShareRateLimited));
+        assert_eq!(seen.insert(hash(255), hash(9), true), Ok(()), "a solved block is never turned away");
     }
 }

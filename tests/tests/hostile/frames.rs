@@ -14,6 +14,12 @@ async fn a_message_in_the_wrong_state_or_from_the_wrong_side_ends_the_connection
         let peer = client.peer().to_owned();
         scene.ended(&peer, "message_unexpected").await?;
     }
+    // Setup happens once.
+    let mut client = scene.client().await?;
+    client.send_raw_frame(0, false, 0x00, &setup_payload(0, (2, 2), 0, "tests")).await?;
+    ensure!(client.until_closed().await?.is_empty());
+    let peer = client.peer().to_owned();
+    scene.ended(&peer, "message_unexpected").await?;
     // SetTarget, NewMiningJob and SubmitShares.Success are for the server to say.
     for (msg_type, length) in [(0x21, 36), (0x15, 45), (0x1c, 20)] {
         let mut client = scene.client().await?;
