@@ -4,10 +4,10 @@
 //! parses or hashes: the facts were derived once, in the template room. Each call is charged to a
 //! budget of bytes, because wasmtime counts neither the host's work nor its copies as fuel.
 
+use self::reservegrid::policy::{context, log, template};
 use super::engine::{EngineLimits, Exceeded, Limiter};
 use crate::template::{Context, Provenance, Template};
 use bitcoin::{Transaction, consensus::encode::serialize, hashes::Hash};
-use reservegrid::policy::{context, log, template};
 use std::{ops::Range, sync::Arc};
 use wasmtime::component::{HasSelf, Linker};
 
@@ -17,7 +17,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-pub(super) use reservegrid::policy::types;
+pub(super) use self::reservegrid::policy::types;
 
 /// What may be imported: anything else is refused when a module is loaded.
 pub(super) const IMPORTS: &str = "reservegrid:policy/";
