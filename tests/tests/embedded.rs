@@ -8,6 +8,7 @@ use reservegrid_tests::{
     gateway::{Channel, DEADLINE, Gateway, GatewayConfig, Miner, policy},
 };
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 const SECRET: &str = "a secret of the pool";
 
@@ -120,6 +121,9 @@ async fn while_a_new_tip_has_no_admitted_work_shares_count_as_held_and_a_better_
     drop(miner);
     ensure!(gateway.stop().await?.success());
     ensure!(!gateway.events()?.iter().any(|e| e["event"] == "gate_expired"), "nobody had to go");
+    let judged = gateway.events_named("template_judged")?;
+    let templates: BTreeSet<_> = judged.iter().map(|e| e["template"].as_str()).collect();
+    ensure!(templates.len() == judged.len(), "{} verdicts on {} templates", judged.len(), templates.len());
     check_every_share_has_one_result(gateway.events()?, &backend)?;
     Ok(())
 }

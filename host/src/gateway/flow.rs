@@ -8,7 +8,7 @@ use crate::{
     miner::Work,
     policy::{Judge, Judgement, PolicyResult},
     reason::Reason,
-    template::Template,
+    template::{Template, TemplateDigest},
 };
 use std::{
     future::pending,
@@ -36,6 +36,8 @@ pub(super) struct Flow {
     pub(super) connections: Arc<AtomicU64>,
     pub(super) events: Events,
     pub(super) next_serial: u64,
+    /// The newest template given to the policies; none when their answer said nothing about it.
+    pub(super) newest: Option<TemplateDigest>,
 }
 
 impl Flow {
@@ -64,6 +66,10 @@ impl Flow {
                     }
                     Some(News::Template(sourced)) => {
                         let template = sourced.template.clone();
+                        if self.is_known(&template) {
+                            continue;
+                        }
+                        self.newest = Some(template.digest);
                         let actions = self.gate.on_template(Instant::now(), template.clone());
                         self.carry_out(actions);
                         let verdict = self.judge.clone();
@@ -74,7 +80,22 @@ impl Flow {
         }
     }
 
+    /// The source gave the same template again: its verdict stands, and a second job of it would only
+    /// make miners repeat their work. While miners wait, the source is asked on.
+    fn is_known(&self, template: &Template) -> bool {
+        let known =
+            self.newest == Some(template.digest) && self.gate.tip() == Some(template.previous_block_hash);
+        if known && self.gate.is_waiting() {
+            self.ask.notify_one();
+        }
+        known
+    }
+
     fn judged(&mut self, template: &Arc<Template>, judgement: Judgement) {
+        if judgement.infrastructure_fault && self.newest == Some(judgement.template) {
+            // This machine was too slow or too busy: asked again, the policies may answer otherwise.
+            self.newest = None;
+        }
         let actions = self.gate.on_verdict(Instant::now(), judgement.template, &judgement.verdict);
         let enforced = match actions.first() {
             Some(Action::Release { template, .. }) if template.would_reject().is_some() => {

@@ -165,6 +165,7 @@ impl Gateway {
             connections,
             events: events.clone(),
             next_serial: 1,
+            newest: None,
         };
         Ok(Self {
             source: tokio::spawn(watcher.run(down.clone())),

@@ -48,7 +48,6 @@ impl Watcher {
     async fn watch(&self) {
         let patience = PATIENCE.min(self.stale_after / 3);
         let mut after: Option<TemplateDigest> = None;
-        let mut told: Option<TemplateDigest> = None;
         let mut backoff = BACKOFF_FIRST;
         let mut up = false;
         let mut stale_at = Some(Instant::now() + self.stale_after);
@@ -62,7 +61,7 @@ impl Watcher {
                 tokio::select! {
                     outcome = &mut next => break Some(outcome),
                     () = stale, if stale_at.is_some() => {
-                        (stale_at, told) = (None, None);
+                        stale_at = None;
                         if self.news.send(News::Stale).await.is_err() {
                             return;
                         }
@@ -74,10 +73,9 @@ impl Watcher {
                 }
             };
             match outcome {
-                // Asked for another one: what is current is judged again, even if it is the same.
-                None => (after, told) = (None, None),
-                // Silent for a while: fetch what is current, which shows that the source is alive.
-                Some(Ok(None)) => after = None,
+                // Asked for, or silent for a while: fetch what is current, which also shows that the
+                // source is alive.
+                None | Some(Ok(None)) => after = None,
                 Some(Ok(Some(sourced))) => {
                     if !up {
                         up = true;
@@ -86,16 +84,13 @@ impl Watcher {
                     backoff = BACKOFF_FIRST;
                     stale_at = Some(Instant::now() + self.stale_after);
                     after = Some(sourced.template.digest);
-                    if told.replace(sourced.template.digest) == after {
-                        continue;
-                    }
                     if self.news.send(News::Template(sourced)).await.is_err() {
                         return;
                     }
                 }
                 Some(Err(error)) => {
                     up = false;
-                    (after, told) = (None, None);
+                    after = None;
                     let wait = backoff.mul_f64(thread_rng().gen_range(0.75..1.0));
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                     self.events.emit(Event::SourceDown(SourceDown {
