@@ -177,3 +177,25 @@ async fn a_node_that_dies_is_named_and_miners_are_let_go_when_it_stays_away() ->
     ensure!(gateway.stop().await?.success());
     Ok(())
 }
+
+#[tokio::test]
+async fn a_block_that_cannot_be_delivered_is_kept_for_the_operator() -> Result<()> {
+    let mut node = Node::start().await?;
+    Wallet::funded(&node, 10).await?;
+    let backend = Backend::start("test", "a secret of the pool").await?;
+    let mut gateway = Gateway::start(&config(&node, &backend, 0)?).await?;
+    gateway.wait_for_event("work", DEADLINE, |e| e["event"] == "work_released").await?;
+    node.process().kill()?;
+    let _miner = Miner::start(&gateway, Channel::Extended, 4, "alice")?;
+    let solved = gateway.wait_for_event("a solved block", DEADLINE, |e| e["solves_block"] == true).await?;
+    ensure!(gateway.stop().await?.success());
+    let lost = gateway.events_named("block_found")?;
+    let lost = lost.iter().find(|e| e["hash"] == solved["share_id"]).expect("an event for the block");
+    ensure!(lost["reason"] == "block_submit_failed", "{lost}");
+    let file = gateway.config().ledger().join(format!("block-{}.hex", solved["share_id"].as_str().unwrap()));
+    ensure!(lost["detail"].as_str().unwrap().contains(&file.display().to_string()), "{lost}");
+    let block: bitcoin::Block = bitcoin::consensus::encode::deserialize_hex(&std::fs::read_to_string(file)?)?;
+    ensure!(block.block_hash().to_string() == solved["share_id"].as_str().unwrap());
+    ensure!(block.check_merkle_root() && block.check_witness_commitment());
+    Ok(())
+}

@@ -86,7 +86,12 @@ impl Delivery {
                 Err(error) => error,
             };
             if started.elapsed() > GIVE_UP || *self.down.borrow() {
-                let detail = format!("{error}; submit it by hand: submitblock $(cat {})", file.display());
+                let detail = match saved.await {
+                    Ok(Ok(())) => {
+                        format!("{error}; submit it by hand: submitblock $(cat {})", file.display())
+                    }
+                    kept => format!("{error}; nor could it be kept in {}: {kept:?}", file.display()),
+                };
                 return (Reason::BlockSubmitFailed, detail);
             }
             tokio::select! {
