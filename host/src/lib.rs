@@ -21,3 +21,4 @@ pub mod reason;
 pub mod share;
 pub mod sv2;
 pub mod template;
+mod words;

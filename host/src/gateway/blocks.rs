@@ -21,6 +21,8 @@ use tokio::{
     time::sleep,
 };
 
+/// Blocks being delivered at once; more wait in the queue, and beyond that are told as not delivered.
+const MAX_DELIVERIES: usize = 16;
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// After that, somebody else has found a block on the same tip.
@@ -42,6 +44,9 @@ pub(super) async fn submit(mut solved: mpsc::Receiver<Solved>, delivery: Deliver
     let mut deliveries = JoinSet::new();
     while let Some(solved) = solved.recv().await {
         while deliveries.try_join_next().is_some() {}
+        if deliveries.len() == MAX_DELIVERIES {
+            deliveries.join_next().await;
+        }
         deliveries.spawn(delivery.clone().deliver(solved));
     }
     while deliveries.join_next().await.is_some() {}

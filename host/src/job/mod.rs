@@ -10,7 +10,10 @@
 
 pub mod coinbase;
 
-use crate::{gate::Admitted, template::Template};
+use crate::{
+    gate::Admitted,
+    template::{Template, merkle},
+};
 use bitcoin::{
     Block, BlockHash, Target, Transaction, TxMerkleNode,
     block::{Header, Version},
@@ -58,14 +61,8 @@ impl Job {
         engine.input(&self.coinbase_prefix);
         engine.input(extranonce);
         engine.input(&self.coinbase_suffix);
-        let mut root = sha256d::Hash::from_engine(engine);
-        for sibling in &self.template.facts.merkle_path {
-            let mut engine = sha256d::Hash::engine();
-            engine.input(root.as_byte_array());
-            engine.input(sibling);
-            root = sha256d::Hash::from_engine(engine);
-        }
-        TxMerkleNode::from_raw_hash(root)
+        let txid = sha256d::Hash::from_engine(engine).to_byte_array();
+        TxMerkleNode::from_byte_array(merkle::root_from_path(txid, &self.template.facts.merkle_path))
     }
 
     /// The block header of a solution.
@@ -88,10 +85,7 @@ impl Job {
         let bytes = [&self.coinbase_prefix[..], extranonce, &self.coinbase_suffix[..]].concat();
         let mut coinbase: Transaction = encode::deserialize(&bytes)?;
         coinbase::restore_witness(&mut coinbase);
-        let mut txdata = Vec::with_capacity(1 + self.template.transactions.len());
-        txdata.push(coinbase);
-        txdata.extend(self.template.transactions.iter().cloned());
-        Ok(Block { header, txdata })
+        Ok(self.template.to_block(coinbase, header.version, header.time, header.nonce))
     }
 
     /// The tip this job builds on.

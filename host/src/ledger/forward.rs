@@ -9,6 +9,7 @@ use super::{Command, sign};
 use crate::{
     event::{Event, Events, schema, unix_ms},
     reason::Reason,
+    words::{chain, printable},
 };
 use bitcoin::secp256k1::rand::{Rng, thread_rng};
 use serde::Deserialize;
@@ -23,6 +24,9 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// An answer to a full batch is far below this.
 const MAX_ANSWER: usize = 4 << 20;
+
+/// Characters of the backend's words that are kept.
+const MAX_WORDS: usize = 200;
 
 /// A share on its way to the backend.
 pub struct Forwardable {
@@ -221,7 +225,7 @@ impl Forwarder {
             401 | 403 | 404 | 405 | 408 | 425 | 429 => Outcome::Unanswered(format!(
                 "the backend answered {status}: check [pool] url, key_id and secret"
             )),
-            400..=499 => Outcome::Refused(format!("{status}: {}", printable(&answer))),
+            400..=499 => Outcome::Refused(format!("{status}: {}", printable(&answer, MAX_WORDS))),
             _ => Outcome::Unanswered(format!("the backend answered {status}")),
         }
     }
@@ -235,7 +239,7 @@ impl Forwarder {
                 Some(answer) => results.push(schema::ShareForwardResult {
                     share_id: share.share_id,
                     reason: if answer.accepted { Reason::ForwardAccepted } else { Reason::ForwardRejected },
-                    detail: printable(answer.reason.as_bytes()),
+                    detail: printable(answer.reason.as_bytes(), MAX_WORDS),
                     attempts: share.attempts,
                 }),
                 None => unanswered.push(share),
@@ -264,20 +268,4 @@ async fn pause(backoff: &mut Duration) {
     let jitter = thread_rng().gen_range(0.5..1.0);
     tokio::time::sleep(backoff.mul_f64(jitter)).await;
     *backoff = (*backoff * 2).min(BACKOFF_MAX);
-}
-
-/// An error with its causes, since the outermost alone says little ("error sending request").
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// The beginning of a text from outside, without control characters.
-fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control()).take(200).collect()
 }

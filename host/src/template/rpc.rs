@@ -9,15 +9,20 @@
 //! when the node refuses what was in it.
 
 use super::SourceError;
-use crate::reason::Reason;
+use crate::{
+    reason::Reason,
+    words::{chain, printable},
+};
 use reqwest::{Client, Response, StatusCode, Url, redirect};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
-use std::{error::Error, fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 use tokio::{io::AsyncReadExt, time::timeout};
 
 /// The largest answer that is read: a template of 4 MB in hex twice over, with room to spare.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
+/// Characters of the node's words that are shown.
+const MAX_WORDS: usize = 80;
 /// The largest cookie file that is read; real ones have 75 bytes.
 const MAX_COOKIE: u64 = 4096;
 /// Shorter than a node's own limit for idle connections (30 s), so that we never write into a
@@ -253,17 +258,6 @@ impl Rpc {
     }
 }
 
-/// Every level of an error in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        words = format!("{words}: {error}");
-        source = error.source();
-    }
-    words
-}
-
 fn decode<T: DeserializeOwned>(
     url: &Url,
     method: &str,
@@ -288,7 +282,7 @@ fn decode<T: DeserializeOwned>(
         _ => {}
     }
     let fault = |RpcFault { code, message }: RpcFault| {
-        let message = printable(message.as_bytes());
+        let message = printable(message.as_bytes(), MAX_WORDS);
         match code {
             -28 => fail(Reason::TemplateSourceUnreachable, format!("is still warming up: {message}")),
             -10 => {
@@ -324,16 +318,10 @@ fn field_at(body: &[u8], column: usize) -> Option<String> {
     let before = body.get(..column)?;
     let colon = before.windows(2).rposition(|pair| pair == b"\":")?;
     let start = before[..colon].iter().rposition(|byte| *byte == b'"')? + 1;
-    Some(format!(" near \"{}\"", printable(&before[start..colon])))
+    Some(format!(" near \"{}\"", printable(&before[start..colon], MAX_WORDS)))
 }
 
 /// The beginning of an answer.
 fn excerpt(body: &[u8]) -> String {
-    if body.is_empty() { "(empty)".to_owned() } else { format!("\"{}\"", printable(body)) }
-}
-
-/// At most 80 characters of foreign text without control characters.
-fn printable(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(320)]);
-    text.chars().take(80).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    if body.is_empty() { "(empty)".to_owned() } else { format!("\"{}\"", printable(body, MAX_WORDS)) }
 }
