@@ -129,7 +129,11 @@ impl Connection {
             biased;
             () = begun(&mut self.shutdown) => return Err(self.drain().await),
             changed = self.work.changed() => {
-                changed.map_err(|_| Close::new(Reason::ShutdownDrain, ""))?;
+                if changed.is_err() {
+                    // The flow ends a moment after the shutdown is told; between the two looks above
+                    // both may have happened. It is the same goodbye.
+                    return Err(self.drain().await);
+                }
                 let work = self.work.borrow_and_update().clone();
                 self.session.on_work(work, &mut self.outbox)?;
             }
