@@ -6,21 +6,27 @@
 //! policy becomes a rejection with one of the gateway's own reasons (fail closed); whether that holds
 //! the template is for the gate to say, not for this room.
 //!
-//! - [`set`]: loading a set and judging with it
-//! - [`engine`]: the wasmtime engine, its limits and its clock
-//! - [`contract`]: the WIT contract, and the template as its functions show it
-//! - [`verdict`]: verdicts, and the check of what a guest returned
+//! - [`set`]: what a set is, how it is loaded, and how it judges
 //! - [`judge`]: the same off the async threads, on a bounded number of them
+//! - [`verdict`]: verdicts, and the check of what a guest returned
+//! - [`contract`]: the WIT contract, and the template as its functions show it
+//! - [`call`]: one call of a guest, and what it means when it does not come back
+//! - [`module`]: from a file to something that can be instantiated; [`cache`]: compiled code on disk
+//! - [`engine`]: the wasmtime engine, its limits and its clock
 //! - [`build`]: from a policy's crate to a component file
 
 pub mod build;
+mod cache;
+mod call;
 mod contract;
 mod engine;
 mod judge;
+mod module;
 mod set;
 mod verdict;
 
-pub use engine::EngineLimits;
+pub use contract::{Inputs, Version};
+pub use engine::{EngineLimits, PolicyEngine};
 pub use judge::Judge;
-pub use set::{DEFAULT_FUEL, PolicyFault, PolicySet, PolicySpec};
+pub use set::{DEFAULT_FUEL, Enforcement, Policy, PolicyFault, PolicySet, PolicySpec};
 pub use verdict::{ContextValue, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict};
