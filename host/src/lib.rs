@@ -4,7 +4,7 @@
 //! [`gate`] → [`job`] → [`miner`] → [`share`] → [`ledger`]. [`reason`] and [`event`] look at every stage;
 //! [`gateway`] connects them. `ARCHITECTURE.md` is the map.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod client;
 pub mod config;

@@ -28,5 +28,6 @@ mod verdict;
 pub use contract::{Inputs, Version};
 pub use engine::{EngineLimits, PolicyEngine};
 pub use judge::Judge;
+pub use module::Loads;
 pub use set::{DEFAULT_FUEL, Enforcement, Policy, PolicyFault, PolicySet, PolicySpec};
 pub use verdict::{ContextValue, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict};

@@ -18,6 +18,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
         mpsc::{RecvTimeoutError, sync_channel},
     },
     thread,
@@ -40,6 +41,17 @@ pub(super) struct LoadedModules {
     known: Mutex<HashMap<[u8; 32], Weak<Module>>>,
     /// Held while a thread compiles; shared with that thread, which may outlive its caller's patience.
     compiling: Arc<Mutex<()>>,
+    compiled: AtomicU64,
+    from_cache: AtomicU64,
+}
+
+/// How often modules were made ready, since the engine started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// By compiling them.
+    pub compiled: u64,
+    /// From compiled code on disk.
+    pub from_cache: u64,
 }
 
 /// Why there is no module: the code, and what is wrong, where, and what to do about it.
@@ -75,13 +87,21 @@ impl PolicyEngine {
         Ok(module)
     }
 
+    /// How modules were made ready so far.
+    pub fn loads(&self) -> Loads {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Loads { compiled: count(&self.modules.compiled), from_cache: count(&self.modules.from_cache) }
+    }
+
     fn component(&self, bytes: Vec<u8>, digest: [u8; 32]) -> Result<Component, Refused> {
         let invalid = |problem: String| (Reason::PolicyModuleInvalid, problem);
         check_kind(&bytes).map_err(invalid)?;
         if let Some(component) = self.cache.as_ref().and_then(|cache| cache.get(&self.engine, &digest)) {
+            self.modules.from_cache.fetch_add(1, Ordering::Relaxed);
             return Ok(component);
         }
         let component = self.compile(bytes)?;
+        self.modules.compiled.fetch_add(1, Ordering::Relaxed);
         if let Some(cache) = &self.cache {
             cache.put(&digest, &component);
         }
@@ -108,7 +128,11 @@ impl PolicyEngine {
             Ok(compiled) => compiled.map_err(|problem| (Reason::PolicyModuleInvalid, problem)),
             Err(RecvTimeoutError::Timeout) => Err((
                 Reason::PolicyModuleInvalid,
-                format!("it does not compile within {} s; a policy should be small", limit.as_secs()),
+                format!(
+                    "it does not compile within {} s (or another module keeps the compiler busy); a policy should \
+                     be small",
+                    limit.as_secs()
+                ),
             )),
             Err(RecvTimeoutError::Disconnected) => {
                 Err(failed("the compiler did not finish; another module keeps it busy, or it failed".into()))
