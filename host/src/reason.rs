@@ -193,6 +193,8 @@ reasons! {
             "No verdict on work for the new tip came in time; miners are held.";
         PrevhashHeld = "prevhash_held", Policy, Warning, None,
             "Work on the new tip was refused; miners keep their last job for now.";
+        WorkWithdrawn = "work_withdrawn", Policy, Warning, None,
+            "The work in use is refused after all (other policies, or another mode); miners keep it for now.";
         PrevhashHoldExpired = "prevhash_hold_expired", Policy, Error, None,
             "No work on the new tip was admitted in time; miners are disconnected.";
         TemplateSuperseded = "template_superseded", Nobody, Info, None,
