@@ -11,13 +11,14 @@
 mod templates;
 
 use reservegrid::{
-    policy::{DEFAULT_FUEL, EngineLimits, PolicySet, PolicySpec},
+    policy::{DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, PolicyEngine, PolicySet, PolicySpec},
     template::Template,
 };
 use serde_json::{Value, json};
 use std::{
     hint::black_box,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, Instant},
 };
 use templates::{mempool, with_fees};
@@ -49,11 +50,12 @@ fn main() {
         for count in [2_500_u64, 10_000] {
             let template = with_fees((0..count).map(|index| 1_000 + index));
             let context = mempool(2_000_000);
-            let judgement = set.evaluate(&template, &context);
+            let inputs = Inputs { template: template.clone(), context: Arc::new(context) };
+            let judgement = set.evaluate(&inputs);
             assert!(judgement.verdict.accepted, "{:?}", judgement.verdict);
             let fuel = judgement.policies[0].fuel.unwrap();
 
-            let [p50, p99] = percentiles(|| set.evaluate(&template, &context).verdict.accepted);
+            let [p50, p99] = percentiles(|| set.evaluate(&inputs).verdict.accepted);
             let [native_p50, native_p99] = percentiles(|| native(&template, rule == "rates"));
             println!(
                 "{rule:<8}{count:>14}{:>10.1}{:>10.1}{fuel:>12}{:>12.2}{:>12.2}{:>8.1}",
@@ -80,8 +82,10 @@ fn load(module: &Path, settings: Value) -> PolicySet {
         sha256: None,
         settings,
         fuel: DEFAULT_FUEL,
+        enforcement: Enforcement::Enforce,
     };
-    PolicySet::load(EngineLimits::default(), &[spec]).expect("fee-floor loads")
+    let engine = PolicyEngine::start(EngineLimits::default(), None).expect("the engine starts");
+    PolicySet::load(&engine, &[spec]).expect("fee-floor loads")
 }
 
 /// The same rule on the same facts, without an engine.

@@ -96,7 +96,8 @@ fn a_tip_without_a_template_holds_the_miners_and_then_gives_up_on_them() {
     gate.on_tip(now, template(2, 0).previous_block_hash);
     assert_eq!((gate.phase(), gate.deadline()), (Phase::Switching, Some(now + VERDICT)));
     let actions = gate.on_time(now + HOLD);
-    let [Action::Hold(Reason::PrevhashVerdictTimeout), Action::Expire(Reason::PrevhashHoldExpired)] = actions[..]
+    let [Action::Hold(Reason::PrevhashVerdictTimeout), Action::Expire(Reason::PrevhashHoldExpired)] =
+        actions[..]
     else {
         panic!("{actions:?}")
     };
@@ -170,7 +171,9 @@ fn observe_uses_a_template_whose_verdict_is_late() {
     };
     let later = gate.on_verdict(now + VERDICT * 3, next.digest, &Verdict::accept());
     assert!(matches!(later[..], [Action::Confirmed(None)]), "{later:?}");
-    assert!(gate.on_mode(now + VERDICT * 3, Mode::Inline).iter().all(|a| matches!(a, Action::Confirmed(None))));
+    assert!(
+        gate.on_mode(now + VERDICT * 3, Mode::Inline).iter().all(|a| matches!(a, Action::Confirmed(None)))
+    );
 }
 
 #[test]

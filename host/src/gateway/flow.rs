@@ -6,9 +6,9 @@ use crate::{
     gate::{Action, Admitted, Gate, Mode},
     job::Job,
     miner::Work,
-    policy::{Judge, Judgement, PolicyResult},
+    policy::{Inputs, Judge, Judgement, PolicyResult},
     reason::Reason,
-    template::{Sourced, Template, TemplateDigest, best::BestValues},
+    template::{Template, TemplateDigest, best::BestValues},
 };
 use std::{
     future::pending,
@@ -75,9 +75,9 @@ impl Flow {
                         let best = self.best.note(&template);
                         let age = sourced.received.elapsed();
                         let context = sourced.context.taken(event::unix_ms() / 1000, age, best);
-                        let sourced = Sourced { context, ..*sourced };
+                        let inputs = Inputs { template: template.clone(), context: Arc::new(context) };
                         let verdict = self.judge.clone();
-                        judging.spawn(async move { (template, verdict.judge(sourced).await) });
+                        judging.spawn(async move { (template, verdict.judge(inputs).await) });
                     }
                 },
             }
@@ -153,6 +153,9 @@ impl Flow {
                     reason: Reason::TemplateSuperseded,
                     template: template.to_string(),
                 }),
+                Action::Confirmed(_) => {}
+                Action::Resume => self.work.send_modify(|work| work.held = false),
+                Action::Ask => self.ask.notify_one(),
                 // Refused while miners have nothing on this tip: ask for another one.
                 Action::Refused(_) if self.gate.is_waiting() => self.ask.notify_one(),
                 Action::Refused(_) => {}
@@ -186,7 +189,7 @@ impl Flow {
 }
 
 fn policy_verdict(result: PolicyResult) -> schema::PolicyVerdict {
-    let PolicyResult { name, verdict, fuel, duration } = result;
+    let PolicyResult { name, verdict, fuel, duration, .. } = result;
     schema::PolicyVerdict { name, verdict, fuel, duration_us: micros(duration) }
 }
 

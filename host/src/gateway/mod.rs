@@ -21,7 +21,7 @@ use crate::{
     ledger::{self, LedgerTasks, forward::ForwardConfig},
     miner::{Limits, Server, ServerParts, Work},
     noise::{AuthoritySecretKey, KeyTextError},
-    policy::{EngineLimits, Judge, PolicyFault, PolicySet, PolicySpec},
+    policy::{Enforcement, EngineLimits, Judge, PolicyEngine, PolicyFault, PolicySet, PolicySpec},
     reason::Reason,
     template::{
         CoinbaseSpec, TemplateSource,
@@ -136,7 +136,7 @@ impl Gateway {
             mode: config.mode,
             source: source.name(),
             policy_set: set.digest().to_string(),
-            policies: set.policies().map(|(name, ..)| name.to_owned()).collect(),
+            policies: set.policies().iter().map(|policy| policy.name().to_owned()).collect(),
             listen: listen.map(|address| address.to_string()),
             authority_key: authority_key.clone(),
         }));
@@ -229,10 +229,14 @@ fn load_policies(config: &Config) -> Result<PolicySet, StartError> {
             sha256: entry.sha256,
             settings: entry.settings.clone(),
             fuel: entry.fuel,
+            enforcement: Enforcement::Enforce,
         })
         .collect();
     let limits = EngineLimits { deadline: config.gate.verdict_timeout, ..EngineLimits::default() };
-    PolicySet::load(limits, &specs).map_err(|faults| {
+    let loaded = PolicyEngine::start(limits, None)
+        .map_err(|fault| vec![fault])
+        .and_then(|engine| PolicySet::load(&engine, &specs));
+    loaded.map_err(|faults| {
         let line = |name: &str| config.policies.iter().find(|p| p.name == name).map_or(0, |p| p.line);
         let faults = faults.into_iter().map(|fault| (line(&fault.policy), fault)).collect();
         StartError::Policies { file: config.file.display().to_string(), faults }

@@ -5,10 +5,11 @@
 //! taken for longer than an evaluation can last, the answer is a rejection, not a longer queue.
 
 use super::{
+    contract::Inputs,
     set::PolicySet,
     verdict::{Judgement, Verdict},
 };
-use crate::{reason::Reason, template::Sourced};
+use crate::reason::Reason;
 use std::{sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
@@ -27,11 +28,11 @@ impl Judge {
 
     /// Judges a template. Takes at most three times the deadline of the set: two of them waiting for a
     /// place, which every running evaluation gives up within one.
-    pub async fn judge(&self, sourced: Sourced) -> Judgement {
+    pub async fn judge(&self, inputs: Inputs) -> Judgement {
         let started = Instant::now();
-        let template = sourced.template.clone();
+        let template = inputs.template.digest;
         let unavailable = |detail: &str| Judgement {
-            template: template.digest,
+            template,
             set: self.set.digest(),
             verdict: Verdict::fault(Reason::PolicySetUnavailable, detail),
             decided_by: None,
@@ -46,7 +47,7 @@ impl Judge {
         let set = self.set.clone();
         let evaluation = spawn_blocking(move || {
             let _place = place; // given back when the evaluation ends, even if nobody waits for it
-            set.evaluate(&sourced.template, &sourced.context)
+            set.evaluate(&inputs)
         });
         evaluation
             .await

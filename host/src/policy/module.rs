@@ -76,7 +76,8 @@ impl PolicyEngine {
         if let Some(module) = self.modules.get(&digest) {
             return Ok(module);
         }
-        let component = self.component(bytes, digest).map_err(|(reason, problem)| (reason, named(problem)))?;
+        let component =
+            self.component(bytes, digest).map_err(|(reason, problem)| (reason, named(problem)))?;
         let version = Version::of(&self.engine, &component)
             .map_err(|problem| (Reason::PolicyImportRefused, named(problem)))?;
         let guest = self.linkers.link(version, &component).map_err(|error| {

@@ -66,6 +66,12 @@ pub struct FeeRatePercentiles {
 }
 
 impl Context {
+    /// How many of the template's transactions our nodes do not know; `None` when that is not known.
+    pub fn unknown_transactions(&self) -> Option<u32> {
+        let unknown = self.known.as_deref()?.iter().filter(|known| !**known).count();
+        Some(u32::try_from(unknown).unwrap_or(u32::MAX))
+    }
+
     /// The snapshot that a verdict is based on: this, and what the gateway adds. `now` is its clock in
     /// Unix seconds, `age` how long it has had the template, `best` the best template value of our nodes
     /// (see [`BestValues`](super::best::BestValues)), satoshi.

@@ -2,7 +2,7 @@
 //! from being a block as it stands. They refuse nothing by themselves: policies judge them.
 
 use serde::Serialize;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 /// Differences of one kind that are kept.
 const MAX_OF_A_KIND: u8 = 16;
@@ -43,6 +43,29 @@ pub enum DiscrepancyKind {
     TransactionOrder,
     /// A transaction's lock time does not allow it in this block.
     TransactionNotFinal,
+}
+
+/// The name as in the contract: lower case, with dashes.
+impl fmt::Display for DiscrepancyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Target => "target",
+            Self::CoinbaseValue => "coinbase-value",
+            Self::MerklePath => "merkle-path",
+            Self::WitnessCommitmentMissing => "witness-commitment-missing",
+            Self::WitnessCommitment => "witness-commitment",
+            Self::TransactionCount => "transaction-count",
+            Self::Txid => "txid",
+            Self::Wtxid => "wtxid",
+            Self::Weight => "weight",
+            Self::Sigops => "sigops",
+            Self::Fee => "fee",
+            Self::DuplicateTransaction => "duplicate-transaction",
+            Self::DoubleSpend => "double-spend",
+            Self::TransactionOrder => "transaction-order",
+            Self::TransactionNotFinal => "transaction-not-final",
+        })
+    }
 }
 
 impl DiscrepancyKind {

@@ -61,7 +61,8 @@ impl Version {
         let mut found = None;
         for (name, _) in component.component_type().imports(engine) {
             let shown = super::verdict::shown(name);
-            let Some((_, version)) = name.strip_prefix(INTERFACES).and_then(|rest| rest.split_once('@')) else {
+            let Some((_, version)) = name.strip_prefix(INTERFACES).and_then(|rest| rest.split_once('@'))
+            else {
                 return Err(format!(
                     "the module imports {shown}; a policy may import {INTERFACES}* and nothing else"
                 ));
