@@ -11,7 +11,7 @@
 mod templates;
 
 use reservegrid::{
-    policy::{DEFAULT_FUEL, EngineLimits, PolicySet, PolicySpec},
+    policy::{DEFAULT_FUEL, Enforcement, EngineLimits, PolicySet, PolicySpec},
     template::Template,
 };
 use serde_json::{Value, json};
@@ -80,6 +80,7 @@ fn load(module: &Path, settings: Value) -> PolicySet {
         sha256: None,
         settings,
         fuel: DEFAULT_FUEL,
+        enforcement: Enforcement::Enforce,
     };
     PolicySet::load(EngineLimits::default(), &[spec]).expect("fee-floor loads")
 }

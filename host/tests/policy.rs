@@ -9,7 +9,10 @@ mod hostile;
 mod templates;
 
 use reservegrid::{
-    policy::{DEFAULT_FUEL, EngineLimits, Judge, Judgement, PolicyFault, PolicySet, PolicySpec, Verdict},
+    policy::{
+        DEFAULT_FUEL, Enforcement, EngineLimits, Judge, Judgement, PolicyFault, PolicySet, PolicySpec,
+        PolicyStore, Verdict,
+    },
     reason::Reason,
     template::{Context, Sourced},
 };
@@ -37,6 +40,7 @@ fn spec(module: impl Into<PathBuf>, settings: Value) -> PolicySpec {
         sha256: None,
         settings,
         fuel: DEFAULT_FUEL,
+        enforcement: Enforcement::Enforce,
     }
 }
 
@@ -321,17 +325,19 @@ fn a_stopped_guest_costs_its_instance_and_nothing_else() {
 
 #[tokio::test]
 async fn the_judge_gives_the_same_verdict_off_the_async_threads() {
-    let judge = Judge::new(Arc::new(load(tiers())), 1);
+    let store = PolicyStore::load(patient(), vec![spec(fee_floor(), tiers())], 0).unwrap();
+    let judge = Judge::new(Arc::new(store), 1);
     let sourced = Sourced { template: with_fees([140, 142]), context: mempool(1_000_000) };
-    let judgement = judge.judge(sourced).await;
+    let judgement = judge.judge(&sourced).await.judgement;
     assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), "avg_fee_below_minimum");
 }
 
 #[tokio::test]
 async fn without_a_free_place_the_judge_rejects_instead_of_queueing() {
-    let set = hostile_set("i32.const 1024", DEFAULT_FUEL, EngineLimits::default());
-    let judge = Judge::new(Arc::new(set), 0);
-    let judgement = judge.judge(Sourced { template: with_fees([500]), context: mempool(0) }).await;
+    let store = PolicyStore::load(EngineLimits::default(), vec![spec(fee_floor(), tiers())], 0).unwrap();
+    let judge = Judge::new(Arc::new(store), 0);
+    let sourced = Sourced { template: with_fees([500]), context: mempool(0) };
+    let judgement = judge.judge(&sourced).await.judgement;
     assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicySetUnavailable.code());
     assert!(judgement.infrastructure_fault);
 }

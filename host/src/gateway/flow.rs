@@ -6,9 +6,12 @@ use crate::{
     gate::{Action, Admitted, Gate, Mode},
     job::{CoinbaseSpec, Job},
     miner::Work,
-    policy::{Judge, Judgement, PolicyResult},
+    policy::{
+        Enforcement, Judge, Judged, Monitored, PolicyResult, SetDigest,
+        store::{Inputs, LoadedSet},
+    },
     reason::Reason,
-    template::{Template, TemplateDigest},
+    template::{Sourced, Template},
 };
 use std::{
     future::pending,
@@ -36,27 +39,46 @@ pub(super) struct Flow {
     pub(super) connections: Arc<AtomicU64>,
     pub(super) events: Events,
     pub(super) next_serial: u64,
-    /// The newest template given to the policies; none when their answer said nothing about it.
-    pub(super) newest: Option<TemplateDigest>,
+    /// The newest template given to the policies.
+    pub(super) newest: Option<Newest>,
+}
+
+/// What was asked last, to ask it again when the policies are others.
+pub(super) struct Newest {
+    sourced: Sourced,
+    /// The set that answered; none while the answer is outstanding.
+    judged_by: Option<SetDigest>,
+    /// The answer said nothing about the template: this machine was too slow or too busy.
+    unanswered: bool,
+}
+
+/// An answer of the policies, on its way back to the flow.
+struct Answer {
+    judged: Judged,
+    /// Miners had it as work already when it was asked.
+    in_use: bool,
 }
 
 impl Flow {
     /// Runs until shutdown.
     pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>, mut down: watch::Receiver<bool>) {
         let mut judging = JoinSet::new();
+        let mut swaps = self.judge.store().changes();
         loop {
+            self.judge_again(&mut judging);
             let deadline = self.gate.deadline();
             tokio::select! {
                 _ = down.wait_for(|down| *down) => return,
-                Some(judged) = judging.join_next() => {
-                    if let Ok((template, judgement)) = judged {
-                        self.judged(&template, judgement);
+                Some(answer) = judging.join_next() => {
+                    if let Ok(answer) = answer {
+                        self.judged(answer);
                     }
                 }
                 () = until(deadline) => {
                     let actions = self.gate.on_time(Instant::now());
                     self.carry_out(actions);
                 }
+                () = swaps.next() => {} // the next turn of the loop sees the new set
                 news = news.recv(), if judging.len() < MAX_JUDGING => match news {
                     None => return,
                     Some(News::Stale) => {
@@ -65,44 +87,88 @@ impl Flow {
                         self.carry_out(actions);
                     }
                     Some(News::Template(sourced)) => {
-                        let template = sourced.template.clone();
-                        if self.is_known(&template) {
+                        if self.is_known(&sourced.template) {
                             continue;
                         }
-                        self.newest = Some(template.digest);
-                        let actions = self.gate.on_template(Instant::now(), template.clone());
+                        let actions = self.gate.on_template(Instant::now(), sourced.template.clone());
                         self.carry_out(actions);
-                        let verdict = self.judge.clone();
-                        judging.spawn(async move { (template, verdict.judge(sourced).await) });
+                        self.newest =
+                            Some(Newest { sourced: sourced.clone(), judged_by: None, unanswered: false });
+                        self.ask_policies(&mut judging, sourced, false);
                     }
                 },
             }
         }
     }
 
+    fn ask_policies(&self, judging: &mut JoinSet<Answer>, sourced: Sourced, in_use: bool) {
+        let judge = self.judge.clone();
+        judging.spawn(async move { Answer { judged: judge.judge(&sourced).await, in_use } });
+    }
+
+    /// The newest template was judged by a set that no longer runs: the running one is asked too. An
+    /// answer that is still outstanding is waited for, so that the two cannot overtake each other.
+    fn judge_again(&mut self, judging: &mut JoinSet<Answer>) {
+        let Some(newest) = &mut self.newest else { return };
+        let running = self.judge.store().running().digest();
+        let template = newest.sourced.template.clone();
+        let outdated = newest.judged_by.is_some_and(|set| set != running);
+        if !outdated || judging.len() >= MAX_JUDGING || self.gate.tip() != Some(template.previous_block_hash)
+        {
+            return;
+        }
+        newest.judged_by = None;
+        let sourced = newest.sourced.clone();
+        let in_use = self.is_in_use(&template);
+        if !in_use {
+            let actions = self.gate.on_template(Instant::now(), template);
+            self.carry_out(actions);
+        }
+        self.ask_policies(judging, sourced, in_use);
+    }
+
+    /// Miners work on it.
+    fn is_in_use(&self, template: &Template) -> bool {
+        let work = self.work.borrow();
+        let job = work.job.as_ref().filter(|_| !work.held && work.closed.is_none());
+        job.is_some_and(|job| job.template.digest == template.digest)
+    }
+
     /// The source gave the same template again: its verdict stands, and a second job of it would only
     /// make miners repeat their work. While miners wait, the source is asked on.
     fn is_known(&self, template: &Template) -> bool {
+        let asked = |newest: &Newest| newest.sourced.template.digest == template.digest && !newest.unanswered;
         let known =
-            self.newest == Some(template.digest) && self.gate.tip() == Some(template.previous_block_hash);
+            self.newest.as_ref().is_some_and(asked) && self.gate.tip() == Some(template.previous_block_hash);
         if known && self.gate.is_waiting() {
             self.ask.notify_one();
         }
         known
     }
 
-    fn judged(&mut self, template: &Arc<Template>, judgement: Judgement) {
-        if judgement.infrastructure_fault && self.newest == Some(judgement.template) {
-            // This machine was too slow or too busy: asked again, the policies may answer otherwise.
-            self.newest = None;
+    fn judged(&mut self, Answer { judged, in_use }: Answer) {
+        let Judged { judgement, by, inputs } = judged;
+        let template = &inputs.template;
+        if let Some(newest) = &mut self.newest
+            && newest.sourced.template.digest == judgement.template
+        {
+            newest.judged_by = Some(judgement.set);
+            newest.unanswered = judgement.infrastructure_fault;
         }
-        let actions = self.gate.on_verdict(Instant::now(), judgement.template, &judgement.verdict);
+        // Work that miners have is not sent again: they would repeat what they did. Nor is it taken back.
+        let actions = if in_use {
+            Vec::new()
+        } else {
+            self.gate.on_verdict(Instant::now(), judgement.template, &judgement.verdict)
+        };
         let enforced = match actions.first() {
             Some(Action::Release { template, .. }) if template.would_reject().is_some() => {
                 schema::Enforced::WouldReject
             }
             Some(Action::Release { .. }) => schema::Enforced::Admitted,
             Some(Action::Superseded(_)) => schema::Enforced::Superseded,
+            _ if in_use && self.is_in_use(template) => schema::Enforced::InUse,
+            _ if in_use => schema::Enforced::Superseded,
             _ if self.gate.mode() == Mode::Shadow => schema::Enforced::Logged,
             _ => schema::Enforced::Refused,
         };
@@ -118,12 +184,16 @@ impl Flow {
             policy_set: judgement.set.to_string(),
             verdict: judgement.verdict,
             decided_by: judgement.decided_by,
-            policies: judgement.policies.into_iter().map(policy_verdict).collect(),
+            infrastructure_fault: judgement.infrastructure_fault,
+            policies: policy_verdicts(judgement.policies, Enforcement::Enforce),
             mode: self.gate.mode(),
             enforced,
             duration_us: micros(judgement.duration),
         })));
         self.carry_out(actions);
+        if by.monitors() {
+            tokio::spawn(ask_monitored(self.judge.clone(), self.events.clone(), by, inputs));
+        }
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -181,9 +251,32 @@ impl Flow {
     }
 }
 
-fn policy_verdict(result: PolicyResult) -> schema::PolicyVerdict {
-    let PolicyResult { name, verdict, fuel, duration } = result;
-    schema::PolicyVerdict { name, verdict, fuel, duration_us: micros(duration) }
+/// Asks the monitored policies, now that the verdict is given, and writes down what they say.
+async fn ask_monitored(judge: Judge, events: Events, by: Arc<LoadedSet>, inputs: Inputs) {
+    let (template, policy_set) = (inputs.template.digest.to_string(), by.digest().to_string());
+    let (reason, results) = match judge.monitor(by, inputs).await {
+        None => return,
+        Some(Monitored::Skipped) => (Some(Reason::PolicyMonitorSkipped), Vec::new()),
+        Some(Monitored::Said(results)) => (None, results),
+    };
+    let policies = policy_verdicts(results, Enforcement::Monitor);
+    events.emit(Event::PolicyMonitored(Box::new(schema::PolicyMonitored {
+        reason,
+        template,
+        policy_set,
+        policies,
+    })));
+}
+
+fn policy_verdicts(results: Vec<PolicyResult>, enforcement: Enforcement) -> Vec<schema::PolicyVerdict> {
+    let verdict = |PolicyResult { name, verdict, fuel, duration }| schema::PolicyVerdict {
+        name,
+        enforcement,
+        verdict,
+        fuel,
+        duration_us: micros(duration),
+    };
+    results.into_iter().map(verdict).collect()
 }
 
 fn micros(duration: Duration) -> u64 {

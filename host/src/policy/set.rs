@@ -39,6 +39,16 @@ const MAX_FROM_GUEST: usize = 256 * 1024;
 /// Live handles of a guest. The contract has no resources, so it needs none.
 const MAX_HANDLES: usize = 16;
 
+/// What a policy's rejection does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enforcement {
+    /// It decides.
+    Enforce,
+    /// It is written down.
+    Monitor,
+}
+
 /// One entry of the operator's policy list.
 #[derive(Clone, Debug)]
 pub struct PolicySpec {
@@ -52,6 +62,8 @@ pub struct PolicySpec {
     pub settings: serde_json::Value,
     /// Fuel of one evaluation.
     pub fuel: u64,
+    /// What its rejection does.
+    pub enforcement: Enforcement,
 }
 
 /// One reason why a set was not loaded.
@@ -80,6 +92,7 @@ struct Policy {
     module_digest: [u8; 32],
     settings: String,
     fuel: u64,
+    enforcement: Enforcement,
 }
 
 /// Why a call of a guest gave nothing.
@@ -152,7 +165,7 @@ impl PolicySet {
             duration: Duration::ZERO,
             infrastructure_fault: false,
         };
-        for policy in &self.policies {
+        for policy in self.policies.iter().filter(|policy| policy.enforcement == Enforcement::Enforce) {
             let begun = Instant::now();
             let left = self.limits.deadline.saturating_sub(started.elapsed());
             let (verdict, fuel) = match self.ask(policy, inputs.clone(), left) {
@@ -172,6 +185,21 @@ impl PolicySet {
         }
         judgement.duration = started.elapsed();
         judgement
+    }
+
+    /// Asks the monitored policies, each with a deadline of its own.
+    pub fn monitor(&self, template: &Arc<Template>, context: &Context) -> Vec<PolicyResult> {
+        let inputs = Inputs { template: template.clone(), context: context.clone() };
+        let monitored = self.policies.iter().filter(|policy| policy.enforcement == Enforcement::Monitor);
+        let asked = monitored.map(|policy| {
+            let begun = Instant::now();
+            let (verdict, fuel) = match self.ask(policy, inputs.clone(), self.limits.deadline) {
+                Ok((verdict, fuel)) => (verdict, Some(fuel)),
+                Err(stopped) => (Verdict::fault(stopped.reason, stopped.detail), None),
+            };
+            PolicyResult { name: policy.name.clone(), verdict, fuel, duration: begun.elapsed() }
+        });
+        asked.collect()
     }
 
     fn ask(&self, policy: &Policy, inputs: Inputs, left: Duration) -> Result<(Verdict, u64), Stopped> {
@@ -246,7 +274,15 @@ impl Policy {
             });
             return Err(faults.collect());
         }
-        Ok(Self { name: spec.name.clone(), info, module, module_digest, settings, fuel: spec.fuel })
+        Ok(Self {
+            name: spec.name.clone(),
+            info,
+            module,
+            module_digest,
+            settings,
+            fuel: spec.fuel,
+            enforcement: spec.enforcement,
+        })
     }
 }
 
@@ -369,6 +405,7 @@ fn digest(policies: &[Policy]) -> SetDigest {
     for policy in policies {
         hash.update(policy.module_digest);
         hash.update(policy.fuel.to_le_bytes());
+        hash.update([u8::from(policy.enforcement == Enforcement::Monitor)]);
         for text in [&policy.name, &policy.settings] {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
