@@ -29,7 +29,7 @@ use access::Access;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Request, State},
+    extract::{DefaultBodyLimit, Request, State, rejection::BytesRejection},
     http::{StatusCode, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -89,7 +89,8 @@ impl Api {
             .layer(middleware::from_fn(in_time))
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(middleware::from_fn_with_state(access, allowed));
-        let router = Router::new().route("/v1/health", get(health)).merge(guarded);
+        let open = Router::new().route("/v1/health", get(health)).method_not_allowed_fallback(wrong_method);
+        let router = open.merge(guarded);
         Ok(Self { address: listener.local_addr()?, listener, router })
     }
 
@@ -186,8 +187,11 @@ async fn status(State(swaps): State<Arc<Swaps>>) -> impl IntoResponse {
     Json(swaps.status())
 }
 
-async fn swap(State(swaps): State<Arc<Swaps>>, uri: Uri, body: Bytes) -> Result<Response, Error> {
-    no_body(&body)?;
+/// A request's body, or why it cannot be taken.
+type Body = Result<Bytes, BytesRejection>;
+
+async fn swap(State(swaps): State<Arc<Swaps>>, uri: Uri, body: Body) -> Result<Response, Error> {
+    no_body(body)?;
     let dry_run = match uri.query() {
         None | Some("" | "dry_run=false") => false,
         Some("dry_run=true") => true,
@@ -196,19 +200,22 @@ async fn swap(State(swaps): State<Arc<Swaps>>, uri: Uri, body: Bytes) -> Result<
     Ok(Json(swaps.reload(Trigger::Http, dry_run).await?).into_response())
 }
 
-async fn rollback(State(swaps): State<Arc<Swaps>>, uri: Uri, body: Bytes) -> Result<Response, Error> {
-    no_body(&body)?;
+async fn rollback(State(swaps): State<Arc<Swaps>>, uri: Uri, body: Body) -> Result<Response, Error> {
+    no_body(body)?;
     if uri.query().is_some_and(|query| !query.is_empty()) {
         return Err(invalid("a rollback has no query"));
     }
     Ok(Json(swaps.rollback(Trigger::Http)?).into_response())
 }
 
-fn no_body(body: &Bytes) -> Result<(), Error> {
-    if body.is_empty() {
-        return Ok(());
+fn no_body(body: Body) -> Result<(), Error> {
+    match body {
+        Ok(body) if body.is_empty() => Ok(()),
+        Ok(_) => {
+            Err(invalid("the request must have no body: the policies are those of the configuration file"))
+        }
+        Err(error) => Err(Error::new(error.status(), Reason::ApiRequestInvalid, error.body_text())),
     }
-    Err(invalid("the request must have no body: the policies are those of the configuration file"))
 }
 
 fn invalid(detail: &str) -> Error {

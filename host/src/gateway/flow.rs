@@ -191,6 +191,7 @@ impl Flow {
             duration_us: micros(judgement.duration),
         })));
         self.carry_out(actions);
+        self.judge.store().remember(&inputs);
         if by.monitors() {
             tokio::spawn(ask_monitored(self.judge.clone(), self.events.clone(), by, inputs));
         }

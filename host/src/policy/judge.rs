@@ -61,7 +61,6 @@ impl Judge {
         let started = Instant::now();
         let inputs =
             Inputs { template: sourced.template.clone(), context: Arc::new(sourced.context.clone()) };
-        self.store.remember(&inputs);
         let unavailable = |by: Arc<LoadedSet>, inputs: Inputs, detail: &str| {
             let judgement = Judgement {
                 template: inputs.template.digest,
