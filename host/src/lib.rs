@@ -6,6 +6,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod api;
 pub mod client;
 pub mod config;
 pub mod demo;
@@ -20,5 +21,6 @@ pub mod policy;
 pub mod reason;
 pub mod share;
 pub mod sv2;
+pub mod swap;
 pub mod template;
 mod words;

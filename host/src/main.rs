@@ -8,9 +8,11 @@
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use reservegrid::{
+    api::client::{self as remote, RemoteCommand},
     client::{self, MinerConfig, MinerEvent},
     config::{Config, ConfigFaults},
     demo,
+    event::schema::Trigger,
     gateway::{Gateway, StartError},
     noise::{AuthorityPublicKey, AuthoritySecretKey},
     policy,
@@ -123,6 +125,8 @@ enum PolicyCommand {
         #[arg(long, short, value_name = "FILE")]
         out: PathBuf,
     },
+    #[command(flatten)]
+    Remote(RemoteCommand),
 }
 
 fn main() -> ExitCode {
@@ -168,6 +172,10 @@ fn dispatch(command: Command) -> Result<()> {
             println!("{}", out.display());
             Ok(())
         }
+        Command::Policy(PolicyCommand::Remote(command)) => {
+            println!("{}", runtime()?.block_on(remote::run(command))?);
+            Ok(())
+        }
         Command::Reasons { json } => reasons(json),
     }
 }
@@ -204,11 +212,22 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
 
 async fn run(config: &Path) -> Result<()> {
     let stop = stop_signal()?;
+    // In place before anything starts: from then on SIGHUP ends nothing.
+    let mut hangup = signal(SignalKind::hangup())?;
     let gateway = Gateway::start(Config::load(config)?).await?;
+    let swaps = gateway.swaps();
+    let reloads = tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // What came of it is an event; there is nobody here to tell.
+            let _ = swaps.reload(Trigger::Signal, false).await;
+        }
+    });
     let broken = tokio::select! {
         () = stop => false,
         () = gateway.broken() => true,
     };
+    reloads.abort();
+    let _ = reloads.await;
     gateway.drain().await;
     anyhow::ensure!(!broken, "a part of the gateway ended by itself; what was open was drained");
     Ok(())

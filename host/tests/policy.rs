@@ -11,7 +11,7 @@ mod templates;
 use reservegrid::{
     policy::{
         DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, Judge, Judgement, PolicyEngine, PolicyFault,
-        PolicySet, PolicySpec, Verdict,
+        PolicySet, PolicySpec, PolicyStore, Verdict,
     },
     reason::Reason,
     template::{Context, Template},
@@ -333,18 +333,22 @@ fn a_stopped_guest_costs_its_instance_and_nothing_else() {
     }
 }
 
+fn judge(limits: EngineLimits, workers: usize) -> Judge {
+    let engine = PolicyEngine::start(limits, None).unwrap();
+    let store = PolicyStore::load(engine, vec![spec(fee_floor(), tiers())], 0).unwrap();
+    Judge::new(Arc::new(store), workers)
+}
+
 #[tokio::test]
 async fn the_judge_gives_the_same_verdict_off_the_async_threads() {
-    let judge = Judge::new(Arc::new(load(tiers())), 1);
-    let judgement = judge.judge(inputs(with_fees([140, 142]), mempool(1_000_000))).await;
-    assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), "avg_fee_below_minimum");
+    let judged = judge(patient(), 1).judge(inputs(with_fees([140, 142]), mempool(1_000_000))).await;
+    assert_eq!(judged.judgement.verdict.reason_code.unwrap().as_str(), "avg_fee_below_minimum");
 }
 
 #[tokio::test]
 async fn without_a_free_place_the_judge_rejects_instead_of_queueing() {
-    let set = hostile_set("i32.const 1024", DEFAULT_FUEL, EngineLimits::default());
-    let judge = Judge::new(Arc::new(set), 0);
-    let judgement = judge.judge(inputs(with_fees([500]), mempool(0))).await;
-    assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicySetUnavailable.code());
-    assert!(judgement.infrastructure_fault);
+    let judged = judge(EngineLimits::default(), 0).judge(inputs(with_fees([500]), mempool(0))).await;
+    let Judgement { verdict, infrastructure_fault, .. } = judged.judgement;
+    assert_eq!(verdict.reason_code.unwrap().as_str(), Reason::PolicySetUnavailable.code());
+    assert!(infrastructure_fault);
 }

@@ -44,7 +44,9 @@ pub struct Template<'a> {
 }
 
 impl<'a> Template<'a> {
-    pub(crate) fn new(rows: &'a dyn Rows, summary: TemplateSummary) -> Self {
+    /// A template whose data come from `rows`. In a policy the gateway makes it; for tests there is
+    /// [`TestTemplate`](crate::testing::TestTemplate).
+    pub fn new(rows: &'a dyn Rows, summary: TemplateSummary) -> Self {
         Self { rows, summary, coinbase: OnceCell::new(), discrepancies: OnceCell::new() }
     }
 

@@ -291,7 +291,10 @@ impl Gate {
                 None => self.take_up_refused(now),
             };
         }
-        vec![Action::Superseded(digest)]
+        match self.mode {
+            Mode::Shadow => Vec::new(),
+            Mode::Observe | Mode::Inline => vec![Action::Superseded(digest)],
+        }
     }
 
     /// Whether what miners work on may stay.

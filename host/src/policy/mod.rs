@@ -8,6 +8,8 @@
 //!
 //! - [`set`]: what a set is, how it is loaded, and how it judges
 //! - [`judge`]: the same off the async threads, on a bounded number of them
+//! - [`store`]: the running set, and how another takes its place
+//! - [`compare`]: how two sets judge the same templates
 //! - [`verdict`]: verdicts, and the check of what a guest returned
 //! - [`contract`]: the WIT contract, and the template as its functions show it
 //! - [`call`]: one call of a guest, and what it means when it does not come back
@@ -18,16 +20,19 @@
 pub mod build;
 mod cache;
 mod call;
+pub mod compare;
 mod contract;
 mod engine;
 mod judge;
 mod module;
 mod set;
+pub mod store;
 mod verdict;
 
 pub use contract::{Inputs, Version};
 pub use engine::{EngineLimits, PolicyEngine};
-pub use judge::Judge;
+pub use judge::{Judge, Judged, Monitored};
 pub use module::Loads;
 pub use set::{DEFAULT_FUEL, Enforcement, Policy, PolicyFault, PolicySet, PolicySpec};
+pub use store::PolicyStore;
 pub use verdict::{ContextValue, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict};

@@ -14,16 +14,24 @@ use crate::{Context, Policy, Settings, SettingsFault, Template, Verdict};
 /// When the policy does not accept the settings, the message lists why; and when it answers a code that
 /// is not one of its [`Policy::CODES`], which the gateway would refuse.
 pub fn judge<P: Policy>(settings: &str, template: &TestTemplate, context: &Context) -> Verdict {
-    let policy = match Settings::read(settings, P::configure) {
-        Ok(policy) => policy,
-        Err(faults) => panic!("the settings have faults: {faults:#?}"),
-    };
+    let policy: P = configure(settings);
     let verdict = policy.evaluate(&Template::new(template, template.summary()), context);
     if let Err(rejection) = &verdict {
         let listed = P::CODES.iter().any(|(code, _)| *code == rejection.code);
         assert!(listed, "{} is not one of the codes of {}", rejection.code, P::NAME);
     }
     verdict
+}
+
+/// A policy with these settings.
+///
+/// # Panics
+/// When the policy does not accept them, the message lists why.
+pub fn configure<P: Policy>(settings: &str) -> P {
+    match Settings::read(settings, P::configure) {
+        Ok(policy) => policy,
+        Err(faults) => panic!("the settings have faults: {faults:#?}"),
+    }
 }
 
 /// What a policy has against settings; empty when nothing.
