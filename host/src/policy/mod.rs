@@ -23,6 +23,7 @@ mod engine;
 mod judge;
 mod module;
 mod set;
+mod shape;
 mod verdict;
 
 pub use contract::{Inputs, Version};
