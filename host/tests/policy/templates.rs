@@ -32,7 +32,8 @@ pub(crate) fn sourced(fees: impl IntoIterator<Item = u64>, context: Context) -> 
     Sourced::new(declared, template, context)
 }
 
-fn declared(fees: impl IntoIterator<Item = u64>) -> Declared {
+/// The same as a source declares it.
+pub(crate) fn declared(fees: impl IntoIterator<Item = u64>) -> Declared {
     let transactions: Vec<DeclaredTransaction> = (0..).zip(fees).map(transaction).collect();
     let total: u64 = transactions.iter().filter_map(|transaction| transaction.fee).sum();
     let commitment = {
