@@ -151,7 +151,7 @@ impl Guest {
             core_imports += &format!("(import \"host\" \"{name}\" (func ${name} {core}))\n");
         }
         let Self { memory, realloc, before, metadata, validate, evaluate, post_return, fields, .. } = self;
-        let imported = memory; // limits must match those of the export
+        let imported = memory; // the limits of an import must be those of what is given
         format!(
             r#"(component
 {TYPES}
@@ -187,7 +187,7 @@ impl Guest {
         let mut at = 262_144 - 65_536; // the last of four pages; nobody else uses it
         let mut place = |bytes: &[u8]| {
             let address = at;
-            if length(bytes) <= 65_536 {
+            if length(bytes) <= 60_500 {
                 texts.data(address, bytes);
             }
             at += length(bytes);

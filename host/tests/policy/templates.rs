@@ -84,6 +84,7 @@ fn transaction((index, fee): (u32, u64)) -> DeclaredTransaction {
 }
 
 /// A mempool of this many vbytes.
+#[allow(dead_code, reason = "not every suite needs it")]
 pub(crate) fn mempool(total_vsize: u64) -> Context {
     let mempool = MempoolState { transaction_count: 5_000, total_vsize, total_fees: 1_000_000 };
     Context { mempool: Some(mempool), ..Context::default() }
