@@ -4,7 +4,7 @@
 //! or of wasmtime: it must not take the process down, and it must not let a template through.
 
 use super::{
-    contract::{Guest, Inputs, State},
+    contract::{Guest, Inputs, State, TooEarly},
     engine::{EngineLimits, Exceeded, PolicyEngine},
 };
 use crate::reason::Reason;
@@ -80,6 +80,9 @@ fn classify(error: &wasmtime::Error, instantiated: bool, limits: &EngineLimits, 
     let fixed = |reason, detail| Stopped { reason, detail, infrastructure: false };
     if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
         return fixed(Reason::PolicyMemoryExceeded, exceeded.to_string());
+    }
+    if error.is::<TooEarly>() {
+        return output_invalid(TooEarly.to_string()); // whichever export, or start function, it was
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => fixed(

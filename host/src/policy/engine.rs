@@ -239,7 +239,15 @@ impl Limiter {
 /// Growth beyond a limit stops the guest at once instead of failing inside it: the answer is then the
 /// same whatever the guest makes of a failed allocation.
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false); // the guest's own bound: it fails inside, and nothing was taken
+        }
         match self.memory_left.checked_sub(desired.saturating_sub(current)) {
             Some(left) => self.memory_left = left,
             None => return Err(Exceeded { limit: self.memory_limit, unit: "bytes of memory" }.into()),
@@ -247,7 +255,15 @@ impl ResourceLimiter for Limiter {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         match self.elements_left.checked_sub(desired.saturating_sub(current)) {
             Some(left) => self.elements_left = left,
             None => return Err(Exceeded { limit: MAX_TABLE_ELEMENTS, unit: "table elements" }.into()),

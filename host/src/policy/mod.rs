@@ -13,7 +13,8 @@
 //! - [`verdict`]: verdicts, and the check of what a guest returned
 //! - [`contract`]: the WIT contract, and the template as its functions show it
 //! - [`call`]: one call of a guest, and what it means when it does not come back
-//! - [`module`]: from a file to something that can be instantiated; [`cache`]: compiled code on disk
+//! - [`module`]: from a file to something that can be instantiated; [`shape`]: what it may be made of;
+//!   [`cache`]: compiled code on disk
 //! - [`engine`]: the wasmtime engine, its limits and its clock
 //! - [`build`]: from a policy's crate to a component file
 
@@ -26,6 +27,7 @@ mod engine;
 mod judge;
 mod module;
 mod set;
+mod shape;
 pub mod store;
 mod verdict;
 

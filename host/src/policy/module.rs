@@ -8,6 +8,8 @@
 use super::{
     contract::{Guest, Version},
     engine::PolicyEngine,
+    shape,
+    verdict::one_line,
 };
 use crate::reason::Reason;
 use sha2::{Digest, Sha256};
@@ -81,7 +83,8 @@ impl PolicyEngine {
         let version = Version::of(&self.engine, &component)
             .map_err(|problem| (Reason::PolicyImportRefused, named(problem)))?;
         let guest = self.linkers.link(version, &component).map_err(|error| {
-            (Reason::PolicyModuleInvalid, named(format!("it does not fit the contract: {error:#}")))
+            let problem = one_line(&format!("it does not fit the contract: {error:#}"));
+            (Reason::PolicyModuleInvalid, named(problem))
         })?;
         let module = Arc::new(Module { digest, version, guest });
         self.modules.keep(&module);
@@ -110,6 +113,7 @@ impl PolicyEngine {
     }
 
     fn compile(&self, bytes: Vec<u8>) -> Result<Component, Refused> {
+        shape::check(&bytes).map_err(|problem| (Reason::PolicyModuleInvalid, problem))?;
         let limit = self.limits.compile_time;
         let began = Instant::now();
         let (engine, compiling) = (self.engine.clone(), self.modules.compiling.clone());
@@ -178,5 +182,5 @@ fn check_kind(bytes: &[u8]) -> Result<(), String> {
 
 fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
     Component::from_binary(engine, bytes)
-        .map_err(|error| format!("this is not a component that the engine takes: {error:#}"))
+        .map_err(|error| one_line(&format!("this is not a component that the engine takes: {error:#}")))
 }

@@ -293,6 +293,10 @@ impl Policy {
         let info = verdict::check_metadata(metadata.answer)
             .map_err(|detail| one((Reason::PolicyOutputInvalid, detail)))?;
 
+        if !spec.settings.is_object() {
+            let detail = "settings: must be an object of names and values; `{}` where there are none".into();
+            return Err(one((Reason::PolicySettingsInvalid, detail)));
+        }
         let settings = spec.settings.to_string();
         let checked = call(engine, &*module.guest, None, budget, |guest, store| {
             guest.validate_settings(store, &settings)
@@ -301,7 +305,7 @@ impl Policy {
         if let Err(found) = checked.answer {
             let faults = found.iter().take(MAX_SETTINGS_FAULTS).map(|found| {
                 let place = if found.path.is_empty() { "settings" } else { &found.path };
-                let detail = format!("{}: {}", place.escape_debug(), found.problem.escape_debug());
+                let detail = format!("{}: {}", verdict::one_line(place), verdict::one_line(&found.problem));
                 fault(spec, Reason::PolicySettingsInvalid, detail)
             });
             return Err(faults.collect());

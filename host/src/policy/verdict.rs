@@ -245,3 +245,12 @@ pub(super) fn shown(value: &str) -> String {
     let dots = if cut.len() < value.len() { "..." } else { "" };
     format!("{cut:?}{dots}")
 }
+
+/// Words that a guest had a hand in, as one line for people: escaped, and cut to the length of a detail.
+pub(super) fn one_line(value: &str) -> String {
+    let mut line: String = value.chars().take(MAX_DETAIL).flat_map(char::escape_debug).collect();
+    if value.chars().nth(MAX_DETAIL).is_some() {
+        line.push_str("...");
+    }
+    line
+}

@@ -32,7 +32,8 @@ pub(crate) fn sourced(fees: impl IntoIterator<Item = u64>, context: Context) -> 
     Sourced::new(declared, template, context)
 }
 
-fn declared(fees: impl IntoIterator<Item = u64>) -> Declared {
+/// The same as a source declares it.
+pub(crate) fn declared(fees: impl IntoIterator<Item = u64>) -> Declared {
     let transactions: Vec<DeclaredTransaction> = (0..).zip(fees).map(transaction).collect();
     let total: u64 = transactions.iter().filter_map(|transaction| transaction.fee).sum();
     let commitment = {
@@ -83,6 +84,7 @@ fn transaction((index, fee): (u32, u64)) -> DeclaredTransaction {
 }
 
 /// A mempool of this many vbytes.
+#[allow(dead_code, reason = "not every suite needs it")]
 pub(crate) fn mempool(total_vsize: u64) -> Context {
     let mempool = MempoolState { transaction_count: 5_000, total_vsize, total_fees: 1_000_000 };
     Context { mempool: Some(mempool), ..Context::default() }

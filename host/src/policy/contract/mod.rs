@@ -127,6 +127,11 @@ pub struct Inputs {
     pub context: Arc<Context>,
 }
 
+/// A guest asked for the template while it was loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("it asked for the template while it was loaded; there is one in `evaluate` alone")]
+pub(super) struct TooEarly;
+
 /// What the store of one instance holds.
 pub(super) struct State {
     /// `None` while a module is loaded: there is nothing to look at yet.
@@ -153,7 +158,7 @@ impl State {
     }
 
     fn inputs(&self) -> wasmtime::Result<&Inputs> {
-        self.inputs.as_ref().ok_or_else(|| wasmtime::Error::msg("there is a template in `evaluate` alone"))
+        self.inputs.as_ref().ok_or_else(|| TooEarly.into())
     }
 
     fn template(&self) -> wasmtime::Result<&Template> {
