@@ -7,7 +7,8 @@ use super::{
     sigops,
 };
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use foldhash::{HashMap, HashMapExt};
+use std::collections::hash_map::Entry;
 
 /// Fees and sigop costs, in block order.
 pub(super) struct Costs {
@@ -23,12 +24,12 @@ pub(super) fn follow(
     found: &mut Found,
 ) -> Result<Costs, TemplateError> {
     let mut positions = HashMap::with_capacity(txids.len());
-    let mut repeated = HashSet::new();
+    let mut repeated = vec![false; txids.len()];
     for (row, txid) in txids.iter().enumerate() {
         match positions.entry(*txid) {
             Entry::Vacant(entry) => _ = entry.insert(row),
             Entry::Occupied(first) => {
-                repeated.insert(row);
+                repeated[row] = true;
                 let derived = format!("{txid} in row {} too", first.get());
                 found.add(DiscrepancyKind::DuplicateTransaction, Some(row), "once", derived);
             }
@@ -41,7 +42,7 @@ pub(super) fn follow(
         Costs { fees: Vec::with_capacity(parsed.len()), sigops: Vec::with_capacity(parsed.len()) };
     for (row, entry) in declared.transactions.iter().enumerate() {
         // All that a repeated transaction spends is spent already.
-        spends.outputs(row, entry.spent.as_deref(), repeated.contains(&row), found)?;
+        spends.outputs(row, entry.spent.as_deref(), repeated[row], found)?;
         costs.sigops.push(sigop_cost(row, entry, &parsed[row], &spends.spent, found));
         costs.fees.push(fee(row, entry, &parsed[row], &spends.spent, found)?);
     }
