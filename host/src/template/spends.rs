@@ -7,8 +7,8 @@ use super::{
     sigops,
 };
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
-use foldhash::{HashMap, HashMapExt};
-use std::collections::hash_map::Entry;
+use foldhash::fast::RandomState;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// Fees and sigop costs, in block order.
 pub(super) struct Costs {
@@ -23,7 +23,7 @@ pub(super) fn follow(
     txids: &[Txid],
     found: &mut Found,
 ) -> Result<Costs, TemplateError> {
-    let mut positions = HashMap::with_capacity(txids.len());
+    let mut positions = HashMap::with_capacity_and_hasher(txids.len(), RandomState::default());
     let mut repeated = vec![false; txids.len()];
     for (row, txid) in txids.iter().enumerate() {
         match positions.entry(*txid) {
@@ -36,8 +36,12 @@ pub(super) fn follow(
         }
     }
     let inputs = parsed.iter().map(|tx| tx.input.len()).sum();
-    let mut spends =
-        Spends { parsed, positions: &positions, taken: HashMap::with_capacity(inputs), spent: Vec::new() };
+    let mut spends = Spends {
+        parsed,
+        positions: &positions,
+        taken: HashMap::with_capacity_and_hasher(inputs, RandomState::default()),
+        spent: Vec::new(),
+    };
     let mut costs =
         Costs { fees: Vec::with_capacity(parsed.len()), sigops: Vec::with_capacity(parsed.len()) };
     for (row, entry) in declared.transactions.iter().enumerate() {
@@ -52,9 +56,9 @@ pub(super) fn follow(
 struct Spends<'a> {
     parsed: &'a [Transaction],
     /// Where each transaction stands first.
-    positions: &'a HashMap<Txid, usize>,
+    positions: &'a HashMap<Txid, usize, RandomState>,
     /// Which row spends an output first.
-    taken: HashMap<OutPoint, usize>,
+    taken: HashMap<OutPoint, usize, RandomState>,
     /// What the transaction in hand spends, in input order, as far as it is known.
     spent: Vec<Option<&'a TxOut>>,
 }
