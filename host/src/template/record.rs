@@ -161,19 +161,13 @@ pub(super) mod compact_option {
 }
 
 /// Eight hex digits.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 struct Bits(bitcoin::CompactTarget);
 
 impl From<Bits> for String {
     fn from(bits: Bits) -> Self {
         format!("{:08x}", bits.0.to_consensus())
-    }
-}
-
-impl Clone for Bits {
-    fn clone(&self) -> Self {
-        Self(self.0)
     }
 }
 

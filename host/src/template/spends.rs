@@ -7,7 +7,8 @@ use super::{
     sigops,
 };
 use bitcoin::{Amount, OutPoint, Transaction, TxOut, Txid};
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use foldhash::fast::RandomState;
+use std::collections::{HashMap, hash_map::Entry};
 
 /// Fees and sigop costs, in block order.
 pub(super) struct Costs {
@@ -22,26 +23,30 @@ pub(super) fn follow(
     txids: &[Txid],
     found: &mut Found,
 ) -> Result<Costs, TemplateError> {
-    let mut positions = HashMap::with_capacity(txids.len());
-    let mut repeated = HashSet::new();
+    let mut positions = HashMap::with_capacity_and_hasher(txids.len(), RandomState::default());
+    let mut repeated = vec![false; txids.len()];
     for (row, txid) in txids.iter().enumerate() {
         match positions.entry(*txid) {
             Entry::Vacant(entry) => _ = entry.insert(row),
             Entry::Occupied(first) => {
-                repeated.insert(row);
+                repeated[row] = true;
                 let derived = format!("{txid} in row {} too", first.get());
                 found.add(DiscrepancyKind::DuplicateTransaction, Some(row), "once", derived);
             }
         }
     }
     let inputs = parsed.iter().map(|tx| tx.input.len()).sum();
-    let mut spends =
-        Spends { parsed, positions: &positions, taken: HashMap::with_capacity(inputs), spent: Vec::new() };
+    let mut spends = Spends {
+        parsed,
+        positions: &positions,
+        taken: HashMap::with_capacity_and_hasher(inputs, RandomState::default()),
+        spent: Vec::new(),
+    };
     let mut costs =
         Costs { fees: Vec::with_capacity(parsed.len()), sigops: Vec::with_capacity(parsed.len()) };
     for (row, entry) in declared.transactions.iter().enumerate() {
         // All that a repeated transaction spends is spent already.
-        spends.outputs(row, entry.spent.as_deref(), repeated.contains(&row), found)?;
+        spends.outputs(row, entry.spent.as_deref(), repeated[row], found)?;
         costs.sigops.push(sigop_cost(row, entry, &parsed[row], &spends.spent, found));
         costs.fees.push(fee(row, entry, &parsed[row], &spends.spent, found)?);
     }
@@ -51,9 +56,9 @@ pub(super) fn follow(
 struct Spends<'a> {
     parsed: &'a [Transaction],
     /// Where each transaction stands first.
-    positions: &'a HashMap<Txid, usize>,
+    positions: &'a HashMap<Txid, usize, RandomState>,
     /// Which row spends an output first.
-    taken: HashMap<OutPoint, usize>,
+    taken: HashMap<OutPoint, usize, RandomState>,
     /// What the transaction in hand spends, in input order, as far as it is known.
     spent: Vec<Option<&'a TxOut>>,
 }

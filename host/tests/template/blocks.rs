@@ -262,6 +262,16 @@ fn bytes_that_are_no_transaction_are_undecodable() {
 }
 
 #[test]
+fn the_first_bad_transaction_of_a_full_block_is_named_whoever_reads_it() {
+    let mut declared = declared_mainnet_block(&mainnet_block());
+    for row in [2_400, 1_900, 300] {
+        declared.transactions[row].bytes.push(0);
+        let error = assemble(&declared).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("transactions[{row}] ")), "{error}");
+    }
+}
+
+#[test]
 fn the_subsidy_halves() {
     assert_eq!(subsidy(209_999, Network::Bitcoin), 5_000_000_000);
     assert_eq!(subsidy(210_000, Network::Bitcoin), 2_500_000_000);
