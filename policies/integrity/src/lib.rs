@@ -225,10 +225,15 @@ fn check_discrepancies(template: &Template) -> Verdict {
         Kind::Fee => ("coinbase_value_mismatch", "fee"),
         Kind::DuplicateTransaction => ("duplicate_transaction", "transaction"),
         Kind::DoubleSpend => ("double_spend_in_template", "spend"),
-        Kind::TransactionOrder => ("transaction_order_invalid", "parent"),
+        Kind::TransactionOrder => ("transaction_order_invalid", "order"),
         Kind::TransactionNotFinal => ("transaction_not_final", "lock_time"),
     };
-    let detail = format!("{what}={derived} != declared={declared}");
+    let rule = matches!(
+        kind,
+        Kind::DuplicateTransaction | Kind::DoubleSpend | Kind::TransactionOrder | Kind::TransactionNotFinal
+    );
+    let against = if rule { "required" } else { "declared" };
+    let detail = format!("{what}={derived} != {against}={declared}");
     let rejection = Rejection::new(code, detail).with("differs", what);
     Err(match transaction {
         Some(index) => rejection.with("transaction_index", *index),

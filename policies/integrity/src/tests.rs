@@ -145,11 +145,15 @@ fn every_kind_of_discrepancy_has_its_code() {
         (DiscrepancyKind::Fee, "coinbase_value_mismatch", "fee"),
         (DiscrepancyKind::DuplicateTransaction, "duplicate_transaction", "transaction"),
         (DiscrepancyKind::DoubleSpend, "double_spend_in_template", "spend"),
-        (DiscrepancyKind::TransactionOrder, "transaction_order_invalid", "parent"),
+        (DiscrepancyKind::TransactionOrder, "transaction_order_invalid", "order"),
         (DiscrepancyKind::TransactionNotFinal, "transaction_not_final", "lock_time"),
     ] {
         let rejection = refused("{}", |template, _| *template = template.clone().with_discrepancy(kind));
-        let detail = format!("{what}=what is != declared=what was said");
+        let against = match what {
+            "transaction" | "spend" | "order" | "lock_time" => "required",
+            _ => "declared",
+        };
+        let detail = format!("{what}=what is != {against}=what was said");
         assert_eq!(shown(&rejection), (code, detail.as_str()));
         assert_eq!(rejection.context[1], ("transaction_index".to_owned(), ContextValue::Unsigned(0)));
     }

@@ -6,7 +6,7 @@
 //! discrepancy `fee`) is answered here as well.
 
 use reservegrid_policy_sdk::{
-    Context, DiscrepancyKind, Policy, Rejection, Settings, Template, Verdict, export_policy,
+    Context, Discrepancy, DiscrepancyKind, Policy, Rejection, Settings, Template, Verdict, export_policy,
 };
 
 /// The policy with its settings.
@@ -43,8 +43,15 @@ impl Policy for RevenueGuard {
     }
 
     fn evaluate(&self, template: &Template, context: &Context) -> Verdict {
-        check_declared(template)?;
+        if let Some(found) = template.discrepancy(DiscrepancyKind::Fee) {
+            return not_as_declared("fee", found);
+        }
         check_fees(template)?;
+        // Who asks for discrepancies answers for all of them; and fees of a template that is not what
+        // was declared say nothing.
+        if let Some(found) = template.discrepancies().first() {
+            return not_as_declared("derived", found);
+        }
         self.check_value(template.summary().coinbase_value, context.best_template_value)
     }
 }
@@ -71,17 +78,9 @@ impl RevenueGuard {
     }
 }
 
-/// A fee that is not the declared one comes first. Who asks for discrepancies answers for all of them, so
-/// any other is refused as well: fees of a template that is not what was declared say nothing.
-fn check_declared(template: &Template) -> Verdict {
-    let fee = template.discrepancy(DiscrepancyKind::Fee);
-    let Some(found) = fee.or(template.discrepancies().first()) else {
-        return Ok(());
-    };
-    let detail = match fee {
-        Some(fee) => format!("fee={} != declared_fee={}", fee.derived, fee.declared),
-        None => format!("derived={} != declared={}", found.derived, found.declared),
-    };
+/// What was declared and is not so.
+fn not_as_declared(name: &str, found: &Discrepancy) -> Verdict {
+    let detail = format!("{name}={} != declared={}", found.derived, found.declared);
     let rejection = Rejection::new("fee_sum_mismatch", detail);
     Err(match found.transaction {
         Some(index) => rejection.with("transaction_index", index),

@@ -69,7 +69,7 @@ fn a_fee_that_is_not_the_declared_one_is_refused_and_comes_first() {
         .with_discrepancy(DiscrepancyKind::Fee);
     let rejection = judge::<RevenueGuard>("{}", &template, &Context::default()).unwrap_err();
     assert_eq!(rejection.code, "fee_sum_mismatch");
-    assert_eq!(rejection.detail, "fee=what is != declared_fee=what was said");
+    assert_eq!(rejection.detail, "fee=what is != declared=what was said");
     assert_eq!(rejection.context, [("transaction_index".to_owned(), ContextValue::Unsigned(0))]);
 }
 
