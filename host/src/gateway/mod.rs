@@ -137,7 +137,7 @@ impl Gateway {
             mode: config.mode,
             source: source.name(),
             policy_set: set.digest().to_string(),
-            policies: set.policies().map(|(name, ..)| name.to_owned()).collect(),
+            policies: set.policies().iter().map(|policy| policy.name().to_owned()).collect(),
             listen: listen.map(|address| address.to_string()),
             authority_key: authority_key.clone(),
         }));

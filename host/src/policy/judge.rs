@@ -25,6 +25,11 @@ impl Judge {
         Self { set, places: Arc::new(Semaphore::new(workers)) }
     }
 
+    /// The set that judges.
+    pub fn set(&self) -> &Arc<PolicySet> {
+        &self.set
+    }
+
     /// Judges a template. Takes at most three times the deadline of the set: two of them waiting for a
     /// place, which every running evaluation gives up within one.
     pub async fn judge(&self, sourced: Sourced) -> Judgement {

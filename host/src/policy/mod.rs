@@ -11,9 +11,7 @@
 //! - [`contract`]: the WIT contract, and the template as its functions show it
 //! - [`verdict`]: verdicts, and the check of what a guest returned
 //! - [`judge`]: the same off the async threads, on a bounded number of them
-//! - [`build`]: from a policy's crate to a component file
 
-pub mod build;
 mod contract;
 mod engine;
 mod judge;
@@ -22,5 +20,5 @@ mod verdict;
 
 pub use engine::EngineLimits;
 pub use judge::Judge;
-pub use set::{DEFAULT_FUEL, PolicyFault, PolicySet, PolicySpec};
+pub use set::{DEFAULT_FUEL, Policy, PolicyFault, PolicySet, PolicySpec};
 pub use verdict::{ContextValue, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict};

@@ -73,13 +73,42 @@ pub struct PolicySet {
     policies: Vec<Policy>,
 }
 
-struct Policy {
+/// A policy of a set, ready to judge.
+pub struct Policy {
     name: String,
+    path: PathBuf,
     info: PolicyInfo,
     module: TemplatePolicyPre<State>,
     module_digest: [u8; 32],
     settings: String,
     fuel: u64,
+}
+
+impl Policy {
+    /// What the operator calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// The file that its module was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// What it says about itself.
+    pub fn info(&self) -> &PolicyInfo {
+        &self.info
+    }
+    /// SHA-256 of its module.
+    pub fn module_digest(&self) -> &[u8; 32] {
+        &self.module_digest
+    }
+    /// Its settings, a JSON object.
+    pub fn settings(&self) -> &str {
+        &self.settings
+    }
+    /// Fuel of one evaluation.
+    pub fn fuel(&self) -> u64 {
+        self.fuel
+    }
 }
 
 /// Why a call of a guest gave nothing.
@@ -97,14 +126,7 @@ impl PolicySet {
     /// Every fault of every policy: a module that cannot be read, is no component of the contract,
     /// imports something else or has another digest than pinned; settings that it does not accept.
     pub fn load(limits: EngineLimits, specs: &[PolicySpec]) -> Result<Self, Vec<PolicyFault>> {
-        let engine_fault = |error: wasmtime::Error| {
-            let detail = format!("the policy engine does not start: {error:#}");
-            vec![PolicyFault { policy: String::new(), reason: Reason::PolicySetUnavailable, detail }]
-        };
-        let engine = engine::start(&limits).map_err(engine_fault)?;
-        let mut linker = Linker::new(&engine);
-        contract::link(&mut linker).map_err(engine_fault)?;
-
+        let linker = linker(&limits).map_err(|fault| vec![fault])?;
         let (mut policies, mut faults, mut names) = (Vec::new(), Vec::new(), HashSet::new());
         for spec in specs {
             if !names.insert(spec.name.as_str()) {
@@ -133,10 +155,39 @@ impl PolicySet {
         &self.limits
     }
 
-    /// The policies in order: the operator's name, the sha256 of the module, and what the policy says
-    /// about itself.
-    pub fn policies(&self) -> impl Iterator<Item = (&str, &[u8; 32], &PolicyInfo)> {
-        self.policies.iter().map(|policy| (policy.name.as_str(), &policy.module_digest, &policy.info))
+    /// The policies in order.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    /// Time to make an instance of each policy, as every evaluation does, and to end it again.
+    ///
+    /// # Errors
+    /// The name of the policy of which none could be made, and why.
+    pub fn time_instances(&self) -> Result<Duration, String> {
+        let started = Instant::now();
+        for policy in &self.policies {
+            let state = State::new(&self.limits, None);
+            call(&self.limits, &policy.module, state, policy.fuel, LOAD_DEADLINE, |_, _| Ok(()))
+                .map_err(|stopped| format!("{}: {}", policy.name, stopped.detail))?;
+        }
+        Ok(started.elapsed())
+    }
+
+    /// What a module says about itself, whatever settings it needs.
+    ///
+    /// # Errors
+    /// What keeps it from being loaded.
+    pub fn describe(limits: EngineLimits, module: &Path) -> Result<PolicyInfo, PolicyFault> {
+        let spec = PolicySpec {
+            name: module.display().to_string(),
+            module: module.to_owned(),
+            sha256: None,
+            settings: serde_json::Value::Null,
+            fuel: DEFAULT_FUEL,
+        };
+        let linker = linker(&limits)?;
+        Ok(Opened::open(&limits, &linker, &spec)?.info)
     }
 
     /// Judges a template. Blocks for up to the deadline of the set; see [`super::Judge`] for async code.
@@ -196,14 +247,28 @@ impl std::fmt::Debug for PolicySet {
     }
 }
 
-impl Policy {
-    fn load(
-        limits: &EngineLimits,
-        linker: &Linker<State>,
-        spec: &PolicySpec,
-    ) -> Result<Self, Vec<PolicyFault>> {
-        let one = |reason| move |detail| vec![fault(spec, reason, detail)];
-        let stopped = |stopped: Stopped| vec![fault(spec, stopped.reason, stopped.detail)];
+fn linker(limits: &EngineLimits) -> Result<Linker<State>, PolicyFault> {
+    let start = || {
+        let mut linker = Linker::new(&engine::start(limits)?);
+        contract::link(&mut linker)?;
+        Ok(linker)
+    };
+    start().map_err(|error: wasmtime::Error| {
+        let detail = format!("the policy engine does not start: {error:#}");
+        PolicyFault { policy: String::new(), reason: Reason::PolicySetUnavailable, detail }
+    })
+}
+
+/// A module that has said who it is.
+struct Opened {
+    info: PolicyInfo,
+    module: TemplatePolicyPre<State>,
+    module_digest: [u8; 32],
+}
+
+impl Opened {
+    fn open(limits: &EngineLimits, linker: &Linker<State>, spec: &PolicySpec) -> Result<Self, PolicyFault> {
+        let one = |reason| move |detail| fault(spec, reason, detail);
 
         let bytes = read(&spec.module, limits.module_bytes).map_err(one(Reason::PolicySetUnavailable))?;
         let module_digest: [u8; 32] = Sha256::digest(&bytes).into();
@@ -226,18 +291,30 @@ impl Policy {
             .map_err(|error| format!("{} does not fit the contract: {error:#}", spec.module.display()))
             .map_err(one(Reason::PolicyModuleInvalid))?;
 
-        let load = || State::new(limits, None);
-        let (metadata, _) = call(limits, &module, load(), spec.fuel, LOAD_DEADLINE, |guest, store| {
+        let state = State::new(limits, None);
+        let (metadata, _) = call(limits, &module, state, spec.fuel, LOAD_DEADLINE, |guest, store| {
             guest.call_metadata(store)
         })
-        .map_err(stopped)?;
+        .map_err(|stopped| fault(spec, stopped.reason, stopped.detail))?;
         let info = verdict::check_metadata(metadata).map_err(one(Reason::PolicyOutputInvalid))?;
+        Ok(Self { info, module, module_digest })
+    }
+}
 
+impl Policy {
+    fn load(
+        limits: &EngineLimits,
+        linker: &Linker<State>,
+        spec: &PolicySpec,
+    ) -> Result<Self, Vec<PolicyFault>> {
+        let Opened { info, module, module_digest } =
+            Opened::open(limits, linker, spec).map_err(|fault| vec![fault])?;
         let settings = spec.settings.to_string();
-        let (checked, _) = call(limits, &module, load(), spec.fuel, LOAD_DEADLINE, |guest, store| {
+        let state = State::new(limits, None);
+        let (checked, _) = call(limits, &module, state, spec.fuel, LOAD_DEADLINE, |guest, store| {
             guest.call_validate_settings(store, &settings)
         })
-        .map_err(stopped)?;
+        .map_err(|stopped| vec![fault(spec, stopped.reason, stopped.detail)])?;
         if let Err(found) = checked {
             let faults = found.iter().take(64).map(|found| {
                 let place = if found.path.is_empty() { "settings" } else { &found.path };
@@ -246,7 +323,8 @@ impl Policy {
             });
             return Err(faults.collect());
         }
-        Ok(Self { name: spec.name.clone(), info, module, module_digest, settings, fuel: spec.fuel })
+        let (name, path) = (spec.name.clone(), spec.module.clone());
+        Ok(Self { name, path, info, module, module_digest, settings, fuel: spec.fuel })
     }
 }
 
