@@ -11,7 +11,7 @@ mod templates;
 use reservegrid::{
     policy::{DEFAULT_FUEL, EngineLimits, Judge, Judgement, PolicyFault, PolicySet, PolicySpec, Verdict},
     reason::Reason,
-    template::{Context, Sourced},
+    template::Context,
 };
 use serde_json::{Value, json};
 use std::{
@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use templates::{mempool, with_fees};
+use templates::{mempool, sourced, with_fees};
 
 /// The component that `make policies` builds.
 fn fee_floor() -> PathBuf {
@@ -322,8 +322,7 @@ fn a_stopped_guest_costs_its_instance_and_nothing_else() {
 #[tokio::test]
 async fn the_judge_gives_the_same_verdict_off_the_async_threads() {
     let judge = Judge::new(Arc::new(load(tiers())), 1);
-    let sourced = Sourced { template: with_fees([140, 142]), context: mempool(1_000_000) };
-    let judgement = judge.judge(sourced).await;
+    let judgement = judge.judge(sourced([140, 142], mempool(1_000_000))).await;
     assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), "avg_fee_below_minimum");
 }
 
@@ -331,7 +330,7 @@ async fn the_judge_gives_the_same_verdict_off_the_async_threads() {
 async fn without_a_free_place_the_judge_rejects_instead_of_queueing() {
     let set = hostile_set("i32.const 1024", DEFAULT_FUEL, EngineLimits::default());
     let judge = Judge::new(Arc::new(set), 0);
-    let judgement = judge.judge(Sourced { template: with_fees([500]), context: mempool(0) }).await;
+    let judgement = judge.judge(sourced([500], mempool(0))).await;
     assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicySetUnavailable.code());
     assert!(judgement.infrastructure_fault);
 }

@@ -2,8 +2,8 @@
 //! The gate against a clock of our own: the rules one by one, then random sequences of everything.
 
 use super::*;
-use crate::template::{Declared, Provenance, facts::assemble};
-use bitcoin::{CompactTarget, Network, block::Version, hashes::Hash};
+use crate::template::{CoinbaseParts, CoinbaseSpec, Declared, Provenance, facts::assemble};
+use bitcoin::{CompactTarget, Network, ScriptBuf, block::Version, hashes::Hash};
 use proptest::prelude::*;
 
 const VERDICT: Duration = Duration::from_millis(50);
@@ -21,10 +21,17 @@ fn template(tip: u8, time: u32) -> Arc<Template> {
         min_time: 1_700_000_000,
         current_time: 1_700_000_000 + time,
         coinbase_value: 50 * 100_000_000,
+        coinbase: CoinbaseParts::Planned(CoinbaseSpec {
+            payout: ScriptBuf::from_bytes(vec![0x51]),
+            tag: "/tests/".to_owned(),
+        }),
+        target: None,
+        merkle_path: None,
+        transaction_count: None,
         witness_commitment_script: None,
         transactions: Vec::new(),
     };
-    Arc::new(assemble(declared).unwrap())
+    Arc::new(assemble(&declared).unwrap())
 }
 
 fn reject() -> Verdict {

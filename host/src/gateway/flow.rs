@@ -2,13 +2,13 @@
 
 use super::source::News;
 use crate::{
-    event::{Event, Events, schema},
+    event::{self, Event, Events, schema},
     gate::{Action, Admitted, Gate, Mode},
-    job::{CoinbaseSpec, Job},
+    job::Job,
     miner::Work,
     policy::{Judge, Judgement, PolicyResult},
     reason::Reason,
-    template::{Template, TemplateDigest},
+    template::{Sourced, Template, TemplateDigest, best::BestValues},
 };
 use std::{
     future::pending,
@@ -30,7 +30,6 @@ const MAX_JUDGING: usize = 4;
 pub(super) struct Flow {
     pub(super) gate: Gate,
     pub(super) judge: Judge,
-    pub(super) coinbase: CoinbaseSpec,
     pub(super) work: watch::Sender<Work>,
     pub(super) ask: Arc<Notify>,
     pub(super) connections: Arc<AtomicU64>,
@@ -38,6 +37,7 @@ pub(super) struct Flow {
     pub(super) next_serial: u64,
     /// The newest template given to the policies; none when their answer said nothing about it.
     pub(super) newest: Option<TemplateDigest>,
+    pub(super) best: BestValues,
 }
 
 impl Flow {
@@ -72,6 +72,10 @@ impl Flow {
                         self.newest = Some(template.digest);
                         let actions = self.gate.on_template(Instant::now(), template.clone());
                         self.carry_out(actions);
+                        let best = self.best.note(&template);
+                        let age = sourced.received.elapsed();
+                        let context = sourced.context.taken(event::unix_ms() / 1000, age, best);
+                        let sourced = Sourced { context, ..*sourced };
                         let verdict = self.judge.clone();
                         judging.spawn(async move { (template, verdict.judge(sourced).await) });
                     }
@@ -160,7 +164,7 @@ impl Flow {
         let digest = template.digest.to_string();
         let height = template.height;
         let would_reject = template.would_reject().map(ToString::to_string);
-        let job = match Job::new(template, &self.coinbase, self.next_serial) {
+        let job = match Job::new(template, self.next_serial) {
             Ok(job) => job,
             Err(error) => {
                 let detail = error.to_string();

@@ -18,14 +18,13 @@ use crate::{
     config::{Config, Console, HeldShares, NodeAuth, Serving, Source},
     event::{self, Event, EventWriter, Events, schema},
     gate::{Gate, Timings},
-    job::CoinbaseSpec,
     ledger::{self, LedgerTasks, forward::ForwardConfig},
     miner::{Limits, Server, ServerParts, Work},
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyFault, PolicySet, PolicySpec},
     reason::Reason,
     template::{
-        TemplateSource,
+        CoinbaseSpec, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
     },
@@ -123,7 +122,7 @@ impl Gateway {
         let set = Arc::new(load_policies(&config)?);
         let workers = set.limits().workers;
         let (events, writer) = event::start(config.events.file.as_deref(), console)?;
-        let source = make_source(&config.source)?;
+        let source = make_source(&config)?;
         let (shutdown, down) = watch::channel(false);
         let (work, work_seen) = watch::channel(Work::default());
         let mut listening = None;
@@ -156,16 +155,13 @@ impl Gateway {
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
             judge: Judge::new(set, workers),
-            coinbase: CoinbaseSpec {
-                payout: config.coinbase.payout.clone(),
-                tag: config.coinbase.tag.clone(),
-            },
             work,
             ask,
             connections,
             events: events.clone(),
             next_serial: 1,
             newest: None,
+            best: Default::default(),
         };
         Ok(Self {
             source: tokio::spawn(watcher.run(down.clone())),
@@ -243,14 +239,17 @@ fn load_policies(config: &Config) -> Result<PolicySet, StartError> {
     })
 }
 
-fn make_source(source: &Source) -> Result<Arc<dyn TemplateSource>, StartError> {
-    Ok(match source {
+fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
+    let payout = config.coinbase.payout.clone();
+    let coinbase = CoinbaseSpec { payout, tag: config.coinbase.tag.clone() };
+    Ok(match &config.source {
         Source::Embedded(embedded) => Arc::new(
             EmbeddedChain::new(EmbeddedConfig {
                 bits: embedded.bits,
                 transactions_per_template: embedded.transactions as usize,
                 refresh: embedded.refresh,
                 low_fee_every: embedded.low_fee_every,
+                coinbase,
                 ..EmbeddedConfig::default()
             })
             .map_err(|error| StartError::Source(error.to_string()))?,
@@ -267,6 +266,7 @@ fn make_source(source: &Source) -> Result<Arc<dyn TemplateSource>, StartError> {
                 },
                 network: node.network,
                 request_timeout: node.request_timeout,
+                coinbase,
             })
             .map_err(|error| StartError::Source(error.to_string()))?,
         ),
