@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod author;
 pub mod client;
 pub mod config;
 pub mod demo;
@@ -18,6 +19,7 @@ pub mod miner;
 pub mod noise;
 pub mod policy;
 pub mod reason;
+pub mod record;
 pub mod share;
 pub mod sv2;
 pub mod template;

@@ -226,6 +226,12 @@ reasons! {
         ForwardRecovered = "forward_recovered", Nobody, Info, None,
             "The pool backend takes shares again, or shares of an earlier run were taken up.";
     }
+    record {
+        RecordDropped = "record_dropped", Operator, Warning, None,
+            "Judged templates were not recorded because they came faster than the disk takes them.";
+        RecordWriteFailed = "record_write_failed", Operator, Error, None,
+            "A judged template could not be recorded; judging goes on without.";
+    }
     gateway {
         InternalError = "internal_error", Us, Error, None,
             "Something happened that the gateway's authors thought impossible; please report it.";

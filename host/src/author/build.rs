@@ -83,8 +83,11 @@ pub enum BuildError {
 /// See [`BuildError`]; each says what to do.
 pub fn build(crate_dir: &Path, out: Option<&Path>) -> Result<PathBuf, BuildError> {
     let manifest = crate_dir.join("Cargo.toml");
-    let crate_dir =
-        crate_dir.canonicalize().ok().filter(|_| manifest.is_file()).ok_or(BuildError::NoCrate(crate_dir.into()))?;
+    let crate_dir = crate_dir
+        .canonicalize()
+        .ok()
+        .filter(|_| manifest.is_file())
+        .ok_or(BuildError::NoCrate(crate_dir.into()))?;
     let toolchain = Toolchain::find().ok_or(BuildError::NoToolchain)?;
     let workspace = workspace(&toolchain, &manifest)?;
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);

@@ -103,6 +103,8 @@ mod tests {
             let text = fs::read_to_string(project.join(path)).unwrap();
             assert!(!text.contains("{{"), "{path}: {text}");
         }
-        assert!(project.join("sdk/src/lib.rs").is_file() && project.join("wit/policy-0.1.0/world.wit").is_file());
+        assert!(
+            project.join("sdk/src/lib.rs").is_file() && project.join("wit/policy-0.1.0/world.wit").is_file()
+        );
     }
 }

@@ -27,7 +27,7 @@ pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
     Coinbase, Console, Drain, EmbeddedSource, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
-    PolicyEntry, Pool, SECTIONS,
+    PolicyEntry, Pool, Record, SECTIONS,
 };
 
 use crate::gate::mode::Mode;
@@ -58,6 +58,8 @@ pub struct Config {
     pub policies: Vec<PolicyEntry>,
     /// What serving miners needs: `None` exactly when [`Mode::serves_miners`] is false.
     pub serving: Option<Serving>,
+    /// Recordings of judged templates.
+    pub record: Record,
     /// Where events are written.
     pub events: Events,
     /// The end of the process.

@@ -7,7 +7,7 @@ use super::{
     reader::Reader,
     sections::{
         Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Events, FILE_KEYS, Gate, Ledger, Miners, NodeKeys,
-        NodeSource, PolicyEntry, PolicyKeys, Pool, SourceKey, SourceKind, Top, key_names,
+        NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind, Top, key_names,
     },
 };
 use bitcoin::Network;
@@ -28,6 +28,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let pool = Pool::read(reader, "pool");
     let ledger = Ledger::read(reader, "ledger");
     reader.lenient = false;
+    let record = Record::read(reader, "record");
     let (events, drain) = (Events::read(reader, "events"), Drain::read(reader, "drain"));
     let serving = if serves { Some(Serving { miners: miners?, pool: pool?, ledger: ledger? }) } else { None };
     Some(Config {
@@ -38,6 +39,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
         gate: gate?,
         policies: policies?,
         serving,
+        record: record?,
         events: events?,
         drain: drain?,
     })

@@ -8,6 +8,7 @@ use crate::{
     miner::Work,
     policy::{Judge, Judgement, PolicyResult},
     reason::Reason,
+    record::Recorder,
     template::{Sourced, Template, TemplateDigest, best::BestValues},
 };
 use std::{
@@ -30,6 +31,7 @@ const MAX_JUDGING: usize = 4;
 pub(super) struct Flow {
     pub(super) gate: Gate,
     pub(super) judge: Judge,
+    pub(super) recorder: Option<Recorder>,
     pub(super) work: watch::Sender<Work>,
     pub(super) ask: Arc<Notify>,
     pub(super) connections: Arc<AtomicU64>,
@@ -76,8 +78,14 @@ impl Flow {
                         let age = sourced.received.elapsed();
                         let context = sourced.context.taken(event::unix_ms() / 1000, age, best);
                         let sourced = Sourced { context, ..*sourced };
-                        let verdict = self.judge.clone();
-                        judging.spawn(async move { (template, verdict.judge(sourced).await) });
+                        let (judge, recorder) = (self.judge.clone(), self.recorder.clone());
+                        judging.spawn(async move {
+                            let judgement = judge.judge(sourced.clone()).await;
+                            if let Some(recorder) = recorder {
+                                recorder.record(&sourced.declared, &sourced.context, judge.set(), &judgement);
+                            }
+                            (template, judgement)
+                        });
                     }
                 },
             }

@@ -23,6 +23,7 @@ use crate::{
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyFault, PolicySet, PolicySpec},
     reason::Reason,
+    record::Recorder,
     template::{
         CoinbaseSpec, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
@@ -123,6 +124,10 @@ impl Gateway {
         let workers = set.limits().workers;
         let (events, writer) = event::start(config.events.file.as_deref(), console)?;
         let source = make_source(&config)?;
+        let recorder = match &config.record.dir {
+            Some(dir) => Some(Recorder::start(dir, config.record.keep as usize, events.clone())?),
+            None => None,
+        };
         let (shutdown, down) = watch::channel(false);
         let (work, work_seen) = watch::channel(Work::default());
         let mut listening = None;
@@ -155,6 +160,7 @@ impl Gateway {
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
             judge: Judge::new(set, workers),
+            recorder,
             work,
             ask,
             connections,

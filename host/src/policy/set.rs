@@ -292,10 +292,9 @@ impl Opened {
             .map_err(one(Reason::PolicyModuleInvalid))?;
 
         let state = State::new(limits, None);
-        let (metadata, _) = call(limits, &module, state, spec.fuel, LOAD_DEADLINE, |guest, store| {
-            guest.call_metadata(store)
-        })
-        .map_err(|stopped| fault(spec, stopped.reason, stopped.detail))?;
+        let (metadata, _) =
+            call(limits, &module, state, spec.fuel, LOAD_DEADLINE, |guest, store| guest.call_metadata(store))
+                .map_err(|stopped| fault(spec, stopped.reason, stopped.detail))?;
         let info = verdict::check_metadata(metadata).map_err(one(Reason::PolicyOutputInvalid))?;
         Ok(Self { info, module, module_digest })
     }

@@ -122,7 +122,9 @@ impl TryFrom<String> for Commitment {
             return Ok(Self::Missing);
         }
         let script = ScriptBuf::from_hex(&text);
-        script.map(Self::Script).map_err(|error| format!("{text:?} is neither \"none\" nor a script: {error}"))
+        script
+            .map(Self::Script)
+            .map_err(|error| format!("{text:?} is neither \"none\" nor a script: {error}"))
     }
 }
 
@@ -170,8 +172,9 @@ mod hex_hash {
 
 fn network<'de, D: Deserializer<'de>>(from: D) -> Result<Network, D::Error> {
     let text = String::deserialize(from)?;
-    Network::from_core_arg(&text)
-        .map_err(|_| D::Error::custom(format_args!("{text:?} is not a network; write main, test, signet or regtest")))
+    Network::from_core_arg(&text).map_err(|_| {
+        D::Error::custom(format_args!("{text:?} is not a network; write main, test, signet or regtest"))
+    })
 }
 
 /// The table `[context]` of a case: what is left out is not known.
@@ -230,7 +233,10 @@ pub enum SyntheticError {
 ///
 /// # Errors
 /// [`SyntheticError`] names the row and what it asks too much of.
-pub fn build(template: &TemplateTable, context: &ContextTable) -> Result<(Declared, Context), SyntheticError> {
+pub fn build(
+    template: &TemplateTable,
+    context: &ContextTable,
+) -> Result<(Declared, Context), SyntheticError> {
     let (transactions, unknown) = rows::build(&template.transactions)?;
     let mut declared = Declared {
         network: template.network,

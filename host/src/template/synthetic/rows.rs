@@ -11,7 +11,8 @@
 use super::SyntheticError;
 use crate::template::DeclaredTransaction;
 use bitcoin::{
-    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, VarInt, WPubkeyHash, Witness, Wtxid,
+    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, VarInt, WPubkeyHash, Witness,
+    Wtxid,
     absolute::LockTime,
     consensus::encode,
     hashes::{Hash, sha256},
@@ -25,6 +26,8 @@ use serde::Deserialize;
 const MAX_ROWS: usize = 100_000;
 /// Weight of an ordinary payment: one P2WPKH input, two P2WPKH outputs. WU.
 const PAYMENT_WEIGHT: u64 = 561;
+/// Most sigops of a row, cost.
+const MAX_SIGOPS: u64 = 1_000_000;
 /// The heaviest block, WU.
 const MAX_WEIGHT: u64 = 4_000_000;
 /// What an ordinary output pays, satoshi.
@@ -188,6 +191,9 @@ pub(super) fn build(tables: &[RowTable]) -> Result<(Vec<DeclaredTransaction>, Ve
         let room = MAX_ROWS - rows.len();
         if table.count as usize > room {
             return wrong(rows.len(), format!("with `count` there are more than {MAX_ROWS} transactions"));
+        }
+        if table.sigops.is_some_and(|sigops| sigops > MAX_SIGOPS) {
+            return wrong(rows.len(), format!("more than {MAX_SIGOPS} sigops; a block may have 80000"));
         }
         rows.extend(std::iter::repeat_n(table, table.count as usize));
     }
@@ -395,12 +401,21 @@ impl Shape {
         }
         (shape.payments, shape.steps, shape.padding) = (usize::from(must_pay), 0, 0);
         let least = shape.weight(row, table, plan);
-        wrong(row, match weight {
-            _ if weight < least => format!("a weight of {weight} cannot be reached: with its outputs and sigops it weighs {least} at least"),
-            _ if weight > MAX_WEIGHT => format!("a weight of {weight} cannot be reached: no block has room for more than {MAX_WEIGHT}"),
-            _ if !table.segwit && !weight.is_multiple_of(4) => format!("a weight of {weight} cannot be reached: without witness data it is a multiple of 4"),
-            _ => format!("a weight of {weight} cannot be reached exactly; take a slightly different one"),
-        })
+        wrong(
+            row,
+            match weight {
+                _ if weight < least => format!(
+                    "a weight of {weight} cannot be reached: with its outputs and sigops it weighs {least} at least"
+                ),
+                _ if weight > MAX_WEIGHT => format!(
+                    "a weight of {weight} cannot be reached: no block has room for more than {MAX_WEIGHT}"
+                ),
+                _ if !table.segwit && !weight.is_multiple_of(4) => format!(
+                    "a weight of {weight} cannot be reached: without witness data it is a multiple of 4"
+                ),
+                _ => format!("a weight of {weight} cannot be reached exactly; take a slightly different one"),
+            },
+        )
     }
 
     /// The padding that makes up the difference between the weight without and the weight wanted.

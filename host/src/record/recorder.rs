@@ -1,0 +1,198 @@
+//! Writes recordings beside the gateway: on a thread of its own, behind a short queue, the oldest
+//! removed as new ones come.
+//!
+//! Nothing here can hold up a verdict. A queue that is full and a disk that is full or gone cost
+//! recordings, and an event says so, once until it works again.
+
+use super::Recording;
+use crate::{
+    event::{Event, Events},
+    policy::{Judgement, PolicySet},
+    reason::Reason,
+    template::{Context, Declared},
+};
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+};
+
+/// Judged templates that may wait for the disk; each holds a template, some megabytes.
+const QUEUE: usize = 8;
+
+/// Takes what was judged. Clones share one queue and one thread, which ends when the last is gone.
+#[derive(Clone)]
+pub struct Recorder {
+    queue: SyncSender<Judged>,
+    lost: Arc<AtomicU64>,
+    events: Events,
+}
+
+struct Judged {
+    declared: Arc<Declared>,
+    context: Context,
+    set: Arc<PolicySet>,
+    judgement: Judgement,
+}
+
+impl Recorder {
+    /// Starts the thread that writes into `folder`, which is made if it is not there, and keeps the
+    /// newest `keep` recordings in it.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or read, or the thread not started; the error names the folder.
+    pub fn start(folder: &Path, keep: usize, events: Events) -> io::Result<Self> {
+        let named = |error: io::Error| {
+            let problem = format!("[record] dir: {} cannot be used: {error}", folder.display());
+            io::Error::new(error.kind(), problem)
+        };
+        let shelf = Shelf::open(folder, keep).map_err(named)?;
+        let (queue, judged) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let writer = Writer { shelf, lost: lost.clone(), events: events.clone(), failing: false };
+        thread::Builder::new().name("recorder".into()).spawn(move || writer.run(&judged))?;
+        Ok(Self { queue, lost, events })
+    }
+
+    /// Queues a judged template; never waits. `context` is the snapshot that the policies saw.
+    pub fn record(
+        &self,
+        declared: &Arc<Declared>,
+        context: &Context,
+        set: &Arc<PolicySet>,
+        judgement: &Judgement,
+    ) {
+        // The set was swapped while this was judged: what it was made of is not known any more.
+        let fits = set.digest() == judgement.set;
+        let judged = || Judged {
+            declared: declared.clone(),
+            context: context.clone(),
+            set: set.clone(),
+            judgement: judgement.clone(),
+        };
+        if fits && !matches!(self.queue.try_send(judged()), Err(TrySendError::Full(_))) {
+            return;
+        }
+        if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
+            let detail = "templates are judged faster than the disk takes them; some are not recorded".into();
+            self.events.emit(Event::RecordingFailed { reason: Reason::RecordDropped, detail, lost: 1 });
+        }
+    }
+}
+
+struct Writer {
+    shelf: Shelf,
+    lost: Arc<AtomicU64>,
+    events: Events,
+    /// The last one could not be written, and that has been said.
+    failing: bool,
+}
+
+impl Writer {
+    fn run(mut self, judged: &Receiver<Judged>) {
+        while let Ok(judged) = judged.recv() {
+            let Judged { declared, context, set, judgement } = judged;
+            let recording = Recording::new(Arc::unwrap_or_clone(declared), context, &set, &judgement);
+            match self.shelf.put(&recording) {
+                Ok(()) => {
+                    self.failing = false;
+                    self.tell_lost();
+                }
+                Err(error) if !self.failing => {
+                    self.failing = true;
+                    let detail = format!("{}: {error}", self.shelf.folder.display());
+                    let reason = Reason::RecordWriteFailed;
+                    self.events.emit(Event::RecordingFailed { reason, detail, lost: 1 });
+                }
+                Err(_) => _ = self.lost.fetch_add(1, Ordering::Relaxed),
+            }
+        }
+    }
+
+    /// Recordings are written again: how many were not is known now.
+    fn tell_lost(&self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 1 {
+            let detail = "recordings are written again".into();
+            self.events.emit(Event::RecordingFailed { reason: Reason::RecordDropped, detail, lost });
+        }
+    }
+}
+
+/// The folder with recordings.
+struct Shelf {
+    folder: PathBuf,
+    keep: usize,
+    /// Names of the recordings, oldest first.
+    names: VecDeque<String>,
+    /// Distinguishes those of the same millisecond.
+    next: u32,
+}
+
+impl Shelf {
+    fn open(folder: &Path, keep: usize) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if let Some(stem) = name.strip_suffix(".tmp").filter(|stem| is_ours(stem)) {
+                // Left by a run that was cut off.
+                fs::remove_file(folder.join(format!("{stem}.tmp")))?;
+            } else if is_ours(&name) {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        let mut shelf = Self { folder: folder.to_owned(), keep, names: names.into(), next: 0 };
+        shelf.tidy()?;
+        Ok(shelf)
+    }
+
+    /// Writes a recording whole or not at all, then removes the oldest.
+    fn put(&mut self, recording: &Recording) -> io::Result<()> {
+        let name =
+            format!("{:013}-{:06}-{:.16}.json", recording.time_ms, self.next % 1_000_000, recording.digest);
+        self.next = self.next.wrapping_add(1);
+        let temporary = self.folder.join(format!("{name}.tmp"));
+        let written = fs::write(&temporary, serde_json::to_vec(recording)?)
+            .and_then(|()| fs::rename(&temporary, self.folder.join(&name)));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        self.names.push_back(name);
+        self.tidy()
+    }
+
+    fn tidy(&mut self) -> io::Result<()> {
+        while self.names.len() > self.keep {
+            let Some(oldest) = self.names.front() else { break };
+            match fs::remove_file(self.folder.join(oldest)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => _ = self.names.pop_front(),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a file is a recording by its name: other files in the folder are not touched.
+fn is_ours(name: &str) -> bool {
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    let mut parts = name.strip_suffix(".json").into_iter().flat_map(|stem| stem.split('-'));
+    let [Some(time), Some(number), Some(digest), None] =
+        [parts.next(), parts.next(), parts.next(), parts.next()]
+    else {
+        return false;
+    };
+    time.len() == 13
+        && number.len() == 6
+        && digest.len() == 16
+        && [time, number, digest].into_iter().all(digits)
+}
