@@ -8,6 +8,8 @@
 //! - [`recorder`]: writes them beside the gateway, never in its way
 
 pub mod recorder;
+#[cfg(test)]
+mod tests;
 
 pub use recorder::Recorder;
 

@@ -34,11 +34,11 @@ pub struct Recorder {
     events: Events,
 }
 
-struct Judged {
-    declared: Arc<Declared>,
-    context: Context,
-    set: Arc<PolicySet>,
-    judgement: Judgement,
+pub(super) struct Judged {
+    pub(super) declared: Arc<Declared>,
+    pub(super) context: Context,
+    pub(super) set: Arc<PolicySet>,
+    pub(super) judgement: Judgement,
 }
 
 impl Recorder {
@@ -53,11 +53,26 @@ impl Recorder {
             io::Error::new(error.kind(), problem)
         };
         let shelf = Shelf::open(folder, keep).map_err(named)?;
-        let (queue, judged) = sync_channel(QUEUE);
-        let lost = Arc::new(AtomicU64::new(0));
-        let writer = Writer { shelf, lost: lost.clone(), events: events.clone(), failing: false };
-        thread::Builder::new().name("recorder".into()).spawn(move || writer.run(&judged))?;
-        Ok(Self { queue, lost, events })
+        let mut writer = Writer::new(shelf, events);
+        let (recorder, judged) = Self::queue(QUEUE, &writer);
+        let run = move || judged.into_iter().for_each(|judged| writer.write(judged));
+        thread::Builder::new().name("recorder".into()).spawn(run)?;
+        Ok(recorder)
+    }
+
+    fn queue(length: usize, writer: &Writer) -> (Self, Receiver<Judged>) {
+        let (queue, judged) = sync_channel(length);
+        (Self { queue, lost: writer.lost.clone(), events: writer.events.clone() }, judged)
+    }
+
+    /// A recorder whose queue nobody empties.
+    #[cfg(test)]
+    pub(super) fn unattended(
+        length: usize,
+        folder: &Path,
+        events: Events,
+    ) -> io::Result<(Self, Receiver<Judged>)> {
+        Ok(Self::queue(length, &Writer::new(Shelf::open(folder, 1)?, events)))
     }
 
     /// Queues a judged template; never waits. `context` is the snapshot that the policies saw.
@@ -80,13 +95,17 @@ impl Recorder {
             return;
         }
         if self.lost.fetch_add(1, Ordering::Relaxed) == 0 {
-            let detail = "templates are judged faster than the disk takes them; some are not recorded".into();
+            let detail = match fits {
+                true => "templates are judged faster than the disk takes them; some are not recorded",
+                false => "the policy set was swapped while a template was judged; it is not recorded",
+            };
+            let detail = detail.into();
             self.events.emit(Event::RecordingFailed { reason: Reason::RecordDropped, detail, lost: 1 });
         }
     }
 }
 
-struct Writer {
+pub(super) struct Writer {
     shelf: Shelf,
     lost: Arc<AtomicU64>,
     events: Events,
@@ -95,22 +114,25 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, judged: &Receiver<Judged>) {
-        while let Ok(judged) = judged.recv() {
-            let Judged { declared, context, set, judgement } = judged;
-            let recording = Recording::new(Arc::unwrap_or_clone(declared), context, &set, &judgement);
-            match self.shelf.put(&recording) {
-                Ok(()) => {
-                    self.failing = false;
-                    self.tell_lost();
-                }
-                Err(error) if !self.failing => {
-                    self.failing = true;
+    pub(super) fn new(shelf: Shelf, events: Events) -> Self {
+        Self { shelf, lost: Arc::default(), events, failing: false }
+    }
+
+    pub(super) fn write(&mut self, judged: Judged) {
+        let Judged { declared, context, set, judgement } = judged;
+        let recording = Recording::new(Arc::unwrap_or_clone(declared), context, &set, &judgement);
+        match self.shelf.put(&recording) {
+            Ok(()) => {
+                self.failing = false;
+                self.tell_lost();
+            }
+            Err(error) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.failing, true) {
                     let detail = format!("{}: {error}", self.shelf.folder.display());
                     let reason = Reason::RecordWriteFailed;
                     self.events.emit(Event::RecordingFailed { reason, detail, lost: 1 });
                 }
-                Err(_) => _ = self.lost.fetch_add(1, Ordering::Relaxed),
             }
         }
     }
@@ -119,14 +141,14 @@ impl Writer {
     fn tell_lost(&self) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 1 {
-            let detail = "recordings are written again".into();
+            let detail = "recordings are written again; meanwhile some were lost".into();
             self.events.emit(Event::RecordingFailed { reason: Reason::RecordDropped, detail, lost });
         }
     }
 }
 
 /// The folder with recordings.
-struct Shelf {
+pub(super) struct Shelf {
     folder: PathBuf,
     keep: usize,
     /// Names of the recordings, oldest first.
@@ -136,7 +158,7 @@ struct Shelf {
 }
 
 impl Shelf {
-    fn open(folder: &Path, keep: usize) -> io::Result<Self> {
+    pub(super) fn open(folder: &Path, keep: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut names = Vec::new();
         for entry in fs::read_dir(folder)? {
@@ -155,7 +177,7 @@ impl Shelf {
     }
 
     /// Writes a recording whole or not at all, then removes the oldest.
-    fn put(&mut self, recording: &Recording) -> io::Result<()> {
+    pub(super) fn put(&mut self, recording: &Recording) -> io::Result<()> {
         let name =
             format!("{:013}-{:06}-{:.16}.json", recording.time_ms, self.next % 1_000_000, recording.digest);
         self.next = self.next.wrapping_add(1);

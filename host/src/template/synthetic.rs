@@ -334,7 +334,10 @@ fn output_script(output: &OutputTable, network: Network) -> Result<ScriptBuf, Sy
         (None, Some(script)) => Ok(script.clone()),
         (Some(address), None) => match address.clone().require_network(network) {
             Ok(address) => Ok(address.script_pubkey()),
-            Err(error) => Err(SyntheticError::Coinbase(format!("outputs: {error}"))),
+            Err(_) => {
+                let shown = address.clone().assume_checked();
+                Err(SyntheticError::Coinbase(format!("outputs: the address {shown} is none of {network}")))
+            }
         },
         _ => Err(SyntheticError::Coinbase("outputs: each needs an address or a script, and not both".into())),
     }
