@@ -94,8 +94,12 @@ pub enum CoinbaseError {
 }
 
 impl CoinbaseSpec {
-    /// The coinbase of a block at `height`, and where its extranonce begins.
-    fn plan(
+    /// The coinbase of a block at `height` that pays out `value`, witness stripped, and where in its
+    /// script the extranonce begins. `commitment` is the script of the commitment output.
+    ///
+    /// # Errors
+    /// When the tag does not fit into the script.
+    pub fn plan(
         &self,
         height: u32,
         value: Amount,

@@ -27,9 +27,9 @@ pub struct Recorded {
 /// Why a record cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It was written by a newer gateway.
-    #[error("the record has format {0}, but this gateway knows {FORMAT} only: read it with a newer one")]
-    Newer(u32),
+    /// It was written in another format, that of a newer gateway.
+    #[error("the record has format {0}, and this gateway reads format {FORMAT} only: use a newer one")]
+    Other(u32),
     /// It is no record, or not a whole one.
     #[error("this is no record of a template, or it is damaged: {0}")]
     Damaged(#[from] serde_json::Error),
@@ -61,7 +61,7 @@ impl Recorded {
         }
         match serde_json::from_str(json)? {
             Head { format: FORMAT } => Ok(serde_json::from_str(json)?),
-            Head { format } => Err(RecordError::Newer(format)),
+            Head { format } => Err(RecordError::Other(format)),
         }
     }
 }
