@@ -205,7 +205,7 @@ async fn recorded() -> Result<GatewayConfig> {
     let mut gateway = Gateway::start(&config).await?;
     let judged =
         |events: &[Value]| events.iter().filter(|event| event["event"] == "template_judged").count() >= 8;
-    gateway.wait_for_events("eight verdicts", DEADLINE, judged).await?;
+    gateway.wait_until("eight verdicts", DEADLINE, judged).await?;
     ensure!(gateway.stop().await?.success());
     Ok(config)
 }
