@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod author;
 pub mod client;
 pub mod config;
 pub mod demo;
@@ -19,6 +20,7 @@ pub mod miner;
 pub mod noise;
 pub mod policy;
 pub mod reason;
+pub mod record;
 pub mod share;
 pub mod sv2;
 pub mod swap;

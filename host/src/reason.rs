@@ -252,6 +252,12 @@ reasons! {
         ApiTimeout = "api_timeout", Us, Warning, None,
             "The answer to the HTTP request took too long; what it asked for may still happen.";
     }
+    record {
+        RecordDropped = "record_dropped", Operator, Warning, None,
+            "Judged templates were not recorded because they came faster than the disk takes them.";
+        RecordWriteFailed = "record_write_failed", Operator, Error, None,
+            "A judged template could not be recorded; judging goes on without.";
+    }
     gateway {
         InternalError = "internal_error", Us, Error, None,
             "Something happened that the gateway's authors thought impossible; please report it.";

@@ -29,7 +29,7 @@ pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
     Api, Coinbase, Console, Drain, EmbeddedSource, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
-    PolicyEntry, Pool, SECTIONS, Swap,
+    PolicyEntry, Pool, Record, SECTIONS, Swap,
 };
 
 use crate::gate::mode::Mode;
@@ -65,6 +65,8 @@ pub struct Config {
     pub api: Api,
     /// What serving miners needs: `None` exactly when [`Mode::serves_miners`] is false.
     pub serving: Option<Serving>,
+    /// Recordings of judged templates.
+    pub record: Record,
     /// Where events are written.
     pub events: Events,
     /// The end of the process.

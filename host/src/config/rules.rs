@@ -7,7 +7,8 @@ use super::{
     reader::Reader,
     sections::{
         Api, Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Events, FILE_KEYS, Gate, Ledger, Miners,
-        NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, SourceKey, SourceKind, Swap, Top, key_names,
+        NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind, Swap, Top,
+        key_names,
     },
 };
 use bitcoin::Network;
@@ -30,6 +31,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let pool = Pool::read(reader, "pool");
     let ledger = Ledger::read(reader, "ledger");
     reader.lenient = false;
+    let record = Record::read(reader, "record");
     let (events, drain) = (Events::read(reader, "events"), Drain::read(reader, "drain"));
     let serving = if serves { Some(Serving { miners: miners?, pool: pool?, ledger: ledger? }) } else { None };
     Some(Config {
@@ -42,6 +44,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
         swap: swap?,
         api: api?,
         serving,
+        record: record?,
         events: events?,
         drain: drain?,
         origin: Origin::default(),

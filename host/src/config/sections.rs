@@ -154,6 +154,14 @@ section! {
         dir: PathBuf = required();
     }
 
+    /// Recordings of judged templates, for `reservegrid policy replay`.
+    pub Record {
+        /// Their folder; it is made when it does not exist. Without it nothing is recorded.
+        dir: Option<PathBuf> = optional();
+        /// How many are kept; a full block takes some megabytes.
+        keep: u32 = default("200"), between(1, 10_000);
+    }
+
     /// Where events are written.
     pub Events {
         /// A file that gets one JSON object a line; without it there is none.
@@ -272,6 +280,7 @@ pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
     ("miners", &[Miners::KEYS]),
     ("pool", &[Pool::KEYS]),
     ("ledger", &[Ledger::KEYS]),
+    ("record", &[Record::KEYS]),
     ("events", &[Events::KEYS]),
     ("drain", &[Drain::KEYS]),
 ];

@@ -196,6 +196,9 @@ impl Line {
             Event::BlockFound(e) => {
                 line("block", RED, format!("LOST      height {}: {}: {}", e.height, e.reason, e.detail))
             }
+            Event::RecordingFailed { reason, detail, lost } => {
+                line("record", colour(*reason), format!("{reason}: {detail} ({lost} not recorded)"))
+            }
             Event::EventsDropped { count } => {
                 line("events", YELLOW, format!("{count} events were dropped: the sinks are too slow"))
             }

@@ -40,6 +40,7 @@ pub enum Event {
     ForwardStatus(ForwardStatus),
     LedgerFailed { reason: Reason, detail: String },
     BlockFound(BlockFound),
+    RecordingFailed { reason: Reason, detail: String, lost: u64 },
     EventsDropped { count: u64 },
 }
 

@@ -8,6 +8,7 @@ use crate::{
     miner::Work,
     policy::{Inputs, Judge, Judged, Judgement, Monitored, PolicyResult, SetDigest, store::LoadedSet},
     reason::Reason,
+    record::Recorder,
     template::{Sourced, Template, TemplateDigest, best::BestValues},
 };
 use std::{
@@ -30,6 +31,7 @@ const MAX_JUDGING: usize = 4;
 pub(super) struct Flow {
     pub(super) gate: Gate,
     pub(super) judge: Judge,
+    pub(super) recorder: Option<Recorder>,
     pub(super) work: watch::Sender<Work>,
     pub(super) ask: Arc<Notify>,
     pub(super) connections: Arc<AtomicU64>,
@@ -103,8 +105,15 @@ impl Flow {
         let best = self.best.note(&sourced.template);
         let context = sourced.context.taken(event::unix_ms() / 1000, sourced.received.elapsed(), best);
         let inputs = Inputs { template: sourced.template.clone(), context: Arc::new(context) };
-        let judge = self.judge.clone();
-        judging.spawn(async move { judge.judge(inputs).await });
+        let (judge, recorder, declared) =
+            (self.judge.clone(), self.recorder.clone(), sourced.declared.clone());
+        judging.spawn(async move {
+            let judged = judge.judge(inputs).await;
+            if let Some(recorder) = recorder {
+                recorder.record(&declared, &judged);
+            }
+            judged
+        });
     }
 
     /// What a set judged that no longer runs, and that still matters, the running one is asked about: what

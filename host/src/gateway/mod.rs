@@ -26,6 +26,7 @@ use crate::{
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
     reason::Reason,
+    record::Recorder,
     swap::{self, Swaps},
     template::{
         CoinbaseSpec, TemplateSource,
@@ -130,6 +131,10 @@ impl Gateway {
         let running = policies.running();
         let (events, writer) = event::start(config.events.file.as_deref(), console)?;
         let source = make_source(&config)?;
+        let recorder = match &config.record.dir {
+            Some(dir) => Some(Recorder::start(dir, config.record.keep as usize, events.clone())?),
+            None => None,
+        };
         let (shutdown, down) = watch::channel(false);
         let (work, work_seen) = watch::channel(Work::default());
         let mut listening = None;
@@ -169,6 +174,7 @@ impl Gateway {
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
             judge: Judge::new(policies, running.limits().workers),
+            recorder,
             work,
             ask,
             connections,

@@ -25,7 +25,7 @@ pub struct Judge {
 }
 
 /// A judgement, with what is needed to ask the monitored policies too.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Judged {
     /// What the set said.
     pub judgement: Judgement,

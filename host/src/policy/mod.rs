@@ -16,9 +16,7 @@
 //! - [`module`]: from a file to something that can be instantiated; [`shape`]: what it may be made of;
 //!   [`cache`]: compiled code on disk
 //! - [`engine`]: the wasmtime engine, its limits and its clock
-//! - [`build`]: from a policy's crate to a component file
 
-pub mod build;
 mod cache;
 mod call;
 pub mod compare;

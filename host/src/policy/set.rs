@@ -12,7 +12,7 @@ use super::{
     call::{Answer, Budget, Stopped, call, deadline_exceeded, output_invalid},
     contract::{Inputs, Version},
     engine::{EngineLimits, PolicyEngine},
-    module::Module,
+    module::{Module, Refused},
     verdict::{self, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict},
 };
 use crate::{reason::Reason, template::Template};
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
     fmt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -94,6 +94,7 @@ pub struct PolicySet {
 /// A policy of a set, ready to judge.
 pub struct Policy {
     name: String,
+    path: PathBuf,
     info: PolicyInfo,
     module: Arc<Module>,
     settings: String,
@@ -105,6 +106,10 @@ impl Policy {
     /// What the operator calls it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+    /// The file that its module was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
     /// What it says about itself.
     pub fn info(&self) -> &PolicyInfo {
@@ -170,6 +175,20 @@ impl PolicySet {
     /// The policies in order.
     pub fn policies(&self) -> &[Policy] {
         &self.policies
+    }
+
+    /// Time to make an instance of each policy, as every evaluation does, and to end it again.
+    ///
+    /// # Errors
+    /// The name of the policy of which none could be made, and why.
+    pub fn time_instances(&self) -> Result<Duration, String> {
+        let started = Instant::now();
+        for policy in &self.policies {
+            let budget = Budget { fuel: policy.fuel, time: LOAD_DEADLINE };
+            call(&self.engine, &*policy.module.guest, None, budget, |guest, store| guest.instantiate(store))
+                .map_err(|stopped| format!("{}: {}", policy.name, stopped.detail))?;
+        }
+        Ok(started.elapsed())
     }
 
     /// Judges a template with the enforcing policies. Blocks for up to the deadline of the set; see
@@ -281,23 +300,37 @@ impl fmt::Debug for PolicySet {
     }
 }
 
+impl PolicyEngine {
+    /// What a module says about itself, whatever settings it needs.
+    ///
+    /// # Errors
+    /// What keeps it from being loaded.
+    pub fn describe(&self, module: &Path) -> Result<PolicyInfo, PolicyFault> {
+        let refused = |(reason, detail)| PolicyFault { policy: module.display().to_string(), reason, detail };
+        self.load(module, None).and_then(|module| self.ask_metadata(&module, DEFAULT_FUEL)).map_err(refused)
+    }
+
+    fn ask_metadata(&self, module: &Module, fuel: u64) -> Result<PolicyInfo, Refused> {
+        let budget = Budget { fuel, time: LOAD_DEADLINE };
+        let metadata = call(self, &*module.guest, None, budget, |guest, store| guest.metadata(store))
+            .map_err(|stopped| (stopped.reason, stopped.detail))?;
+        verdict::check_metadata(metadata.answer).map_err(|detail| (Reason::PolicyOutputInvalid, detail))
+    }
+}
+
 impl Policy {
     fn load(engine: &PolicyEngine, spec: &PolicySpec) -> Result<Self, Vec<PolicyFault>> {
         let one = |(reason, detail)| vec![fault(spec, reason, detail)];
         let stopped = |stopped: Stopped| vec![fault(spec, stopped.reason, stopped.detail)];
 
         let module = engine.load(&spec.module, spec.sha256).map_err(one)?;
-        let budget = Budget { fuel: spec.fuel, time: LOAD_DEADLINE };
-        let metadata = call(engine, &*module.guest, None, budget, |guest, store| guest.metadata(store))
-            .map_err(stopped)?;
-        let info = verdict::check_metadata(metadata.answer)
-            .map_err(|detail| one((Reason::PolicyOutputInvalid, detail)))?;
-
+        let info = engine.ask_metadata(&module, spec.fuel).map_err(one)?;
         if !spec.settings.is_object() {
             let detail = "settings: must be an object of names and values; `{}` where there are none".into();
             return Err(one((Reason::PolicySettingsInvalid, detail)));
         }
         let settings = spec.settings.to_string();
+        let budget = Budget { fuel: spec.fuel, time: LOAD_DEADLINE };
         let checked = call(engine, &*module.guest, None, budget, |guest, store| {
             guest.validate_settings(store, &settings)
         })
@@ -310,8 +343,15 @@ impl Policy {
             });
             return Err(faults.collect());
         }
-        let (fuel, enforcement) = (spec.fuel, spec.enforcement);
-        Ok(Self { name: spec.name.clone(), info, module, settings, fuel, enforcement })
+        Ok(Self {
+            name: spec.name.clone(),
+            path: spec.module.clone(),
+            info,
+            module,
+            settings,
+            fuel: spec.fuel,
+            enforcement: spec.enforcement,
+        })
     }
 }
 

@@ -12,6 +12,7 @@
 //! - [`merkle`], [`sigops`]: the two parts of it that are ideas of their own
 //! - [`best`]: the best that our nodes offered on a tip
 //! - [`record`]: a template and its surroundings as JSON, to be judged again later
+//! - [`synthetic`]: templates made to order, for test cases
 //! - [`node`]: `getblocktemplate` over JSON-RPC from a Bitcoin node
 //! - [`chain`]: the embedded chain for demonstrations and tests
 
@@ -29,6 +30,7 @@ pub mod record;
 mod rpc;
 pub mod sigops;
 mod spends;
+pub mod synthetic;
 
 use crate::reason::Reason;
 use async_trait::async_trait;

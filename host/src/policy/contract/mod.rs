@@ -89,6 +89,9 @@ impl Version {
 /// A component that is linked to the contract and has not been started. Each call makes an instance of
 /// its own in the store that it is given.
 pub(super) trait Guest: Send + Sync {
+    /// Makes an instance and calls nothing.
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<()>;
+
     fn metadata(&self, store: &mut Store<State>) -> wasmtime::Result<types::PolicyMetadata>;
 
     fn validate_settings(

@@ -36,6 +36,10 @@ fn instantiate(
 }
 
 impl Guest for TemplatePolicyPre<State> {
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
+        instantiate(self, store).map(drop)
+    }
+
     fn metadata(&self, store: &mut Store<State>) -> wasmtime::Result<types::PolicyMetadata> {
         instantiate(self, store)?.call_metadata(store)
     }

@@ -75,20 +75,30 @@ pub enum BuildError {
     },
 }
 
-/// Builds the policy crate in `crate_dir` and writes the component to `out`, atomically. Cargo's
-/// progress goes to stderr.
+/// Builds the policy crate in `crate_dir` and writes the component, atomically, to `out`, or else to
+/// `policies/FOLDER.wasm` in cargo's target folder. Cargo knows what is fresh, so building again costs
+/// little. Its progress goes to stderr. Gives the component's path.
 ///
 /// # Errors
 /// See [`BuildError`]; each says what to do.
-pub fn build(crate_dir: &Path, out: &Path) -> Result<(), BuildError> {
+pub fn build(crate_dir: &Path, out: Option<&Path>) -> Result<PathBuf, BuildError> {
     let manifest = crate_dir.join("Cargo.toml");
-    if !manifest.is_file() {
-        return Err(BuildError::NoCrate(crate_dir.to_owned()));
-    }
+    let crate_dir = crate_dir
+        .canonicalize()
+        .ok()
+        .filter(|_| manifest.is_file())
+        .ok_or(BuildError::NoCrate(crate_dir.into()))?;
     let toolchain = Toolchain::find().ok_or(BuildError::NoToolchain)?;
-    let module = compile(&toolchain, &manifest)?;
+    let workspace = workspace(&toolchain, &manifest)?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let out = out.map_or_else(
+        || target.join("policies").join(crate_dir.file_name().unwrap_or_default()).with_extension("wasm"),
+        Path::to_owned,
+    );
+    let module = compile(&toolchain, &manifest, &workspace, &target)?;
     let component = componentize(&module)?;
-    write_atomically(out, &component)
+    write_atomically(&out, &component)?;
+    Ok(out)
 }
 
 /// A compiler that can produce the target.
@@ -152,7 +162,12 @@ fn lld(sysroot: &Path) -> Option<PathBuf> {
 }
 
 /// Runs cargo; gives the core module.
-fn compile(toolchain: &Toolchain, manifest: &Path) -> Result<PathBuf, BuildError> {
+fn compile(
+    toolchain: &Toolchain,
+    manifest: &Path,
+    workspace: &Path,
+    target: &Path,
+) -> Result<PathBuf, BuildError> {
     let mut cargo = toolchain.cargo();
     if matches!(toolchain, Toolchain::System { .. }) {
         cargo.arg("-Zbuild-std=std,panic_abort");
@@ -162,12 +177,10 @@ fn compile(toolchain: &Toolchain, manifest: &Path) -> Result<PathBuf, BuildError
     for setting in PROFILE {
         cargo.arg("--config").arg(format!("profile.policy.{setting}"));
     }
-    let workspace = workspace(toolchain, manifest)?;
     cargo.arg("--manifest-path").arg(manifest);
     // A folder of its own: the toolchains of host and policies must not undo each other's work.
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     cargo.arg("--target-dir").arg(target.join("policy-build"));
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", remap(&workspace));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", remap(workspace));
     cargo.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
 
     let mut child = cargo.spawn().map_err(BuildError::Run)?;
