@@ -192,3 +192,64 @@ impl Traits {
         self.0 & 8 != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use crate::{
+        Context, Discrepancy, DiscrepancyKind, Policy, Settings, Template, Verdict,
+        testing::{TestTemplate, judge},
+    };
+
+    /// Looks at everything that a template shows, and compares the ways to look.
+    struct Looks;
+
+    impl Policy for Looks {
+        const NAME: &'static str = "looks";
+        const VERSION: &'static str = "0.1.0";
+        const SUMMARY: &'static str = "Looks.";
+        const CODES: &'static [(&'static str, &'static str)] = &[];
+
+        fn configure(_: &mut Settings) -> Self {
+            Self
+        }
+
+        fn evaluate(&self, template: &Template, _: &Context) -> Verdict {
+            assert_eq!(template.chunks().map(|chunk| chunk.start()).collect::<Vec<_>>(), [0, 4096, 8192]);
+            let fees: Vec<u64> = template.chunks().flat_map(|chunk| chunk.fees()).collect();
+            assert_eq!(fees, (0..9000).collect::<Vec<_>>());
+            assert!(template.fees().eq(fees));
+            let ids: Vec<[u8; 32]> = template.txids().collect();
+            assert_eq!((ids.len(), ids[8999]), (9000, [0x27; 32]));
+            assert_eq!(template.known().filter(|known| !known).count(), 1);
+            assert_eq!((template.weights().count(), template.sigops().count()), (9000, 9000));
+            assert!(template.traits().all(|traits| traits.segwit() && !traits.replaceable()));
+            assert_eq!(
+                template.discrepancy(DiscrepancyKind::Fee).and_then(|found| found.transaction),
+                Some(1)
+            );
+            assert_eq!(template.discrepancy(DiscrepancyKind::Txid), None);
+            assert_eq!(template.coinbase().height, Some(template.summary().height));
+            assert_eq!((template.raw_transaction(0), template.raw_transaction(9000)), (Some(vec![1]), None));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_way_to_look_at_a_template_shows_the_same_rows() {
+        let mut template = TestTemplate::with_fees(0..9000).with_discrepancy(DiscrepancyKind::Weight);
+        for transaction in [1, 2] {
+            let (declared, derived) = (String::new(), String::new());
+            let fee =
+                Discrepancy { kind: DiscrepancyKind::Fee, transaction: Some(transaction), declared, derived };
+            template.discrepancies.push(fee);
+        }
+        for (index, transaction) in template.transactions.iter_mut().enumerate() {
+            transaction.txid = [u8::try_from(index % 256).unwrap(); 32];
+            transaction.known = Some(index != 5000);
+        }
+        template.transactions[0].raw = vec![1];
+        judge::<Looks>("{}", &template, &Context::default()).unwrap();
+    }
+}

@@ -111,7 +111,7 @@ impl Limits {
         if count == 0 && !self.accept_empty {
             return Err(Rejection::new("template_empty", "transaction_count=0, accept_empty=false"));
         }
-        at_most("transaction_count_above_limit", "transaction_count", count.into(), self.max_transactions)
+        at_most("transaction_count_above_limit", "transactions", count.into(), self.max_transactions)
     }
 
     fn check_block(&self, summary: &TemplateSummary, template: &Template) -> Verdict {

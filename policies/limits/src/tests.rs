@@ -33,7 +33,7 @@ fn an_empty_template_is_refused_where_the_operator_says_so() {
 fn the_transactions_are_counted_without_the_coinbase() {
     let settings = r#"{"max_transactions": 2}"#;
     assert!(limits(settings, &TestTemplate::with_fees([1; 2])).is_ok());
-    let detail = "transaction_count=3 > max_transaction_count=2";
+    let detail = "transactions=3 > max_transactions=2";
     let template = TestTemplate::with_fees([1; 3]);
     let rejection = limits(settings, &template).unwrap_err();
     assert_eq!(rejection.code, "transaction_count_above_limit");

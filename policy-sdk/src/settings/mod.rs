@@ -296,3 +296,6 @@ fn shown(value: RawJsonValue) -> String {
         None => text.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
