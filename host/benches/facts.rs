@@ -53,7 +53,11 @@ fn main() {
         txids.len()
     );
     let line = |name: &str, time: Duration| {
-        println!("{name:<34}{:>10.0} us{:>8.2}", time.as_secs_f64() * 1e6, time.as_secs_f64() / bare.as_secs_f64());
+        println!(
+            "{name:<34}{:>10.0} us{:>8.2}",
+            time.as_secs_f64() * 1e6,
+            time.as_secs_f64() / bare.as_secs_f64()
+        );
     };
     line("bare hashing: txids and wtxids", bare);
     line("bare hashing and the merkle trees", bare + trees);
