@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::{fmt, fs::File, io::Read, path::Path};
+use wit_component::DecodedWasm;
+use wit_parser::{WorldItem, WorldKey};
 
 /// What is known about a module.
 #[derive(Clone, Debug, Serialize)]
@@ -130,17 +132,17 @@ pub fn inspect(file: &Path) -> Result<Inspected, InputFault> {
     })
 }
 
-/// Names of imports and exports; none where the bytes are no component.
+/// Names of imports and exports; none where the bytes are no component. Types that a world uses of an
+/// interface are not told: the interface is.
 fn names(bytes: &[u8]) -> (Vec<String>, Vec<String>) {
-    let Ok(decoded) = wit_component::decode(bytes) else { return Default::default() };
-    let resolve = decoded.resolve();
-    let world = match decoded {
-        wit_component::DecodedWasm::Component(_, world) => &resolve.worlds[world],
-        wit_component::DecodedWasm::WitPackage(..) => return Default::default(),
+    let Ok(DecodedWasm::Component(resolve, world)) = wit_component::decode(bytes) else {
+        return Default::default();
     };
-    let imports = world.imports.keys().map(|key| resolve.name_world_key(key));
-    let exports = world.exports.keys().map(|key| resolve.name_world_key(key));
-    (imports.collect(), exports.collect())
+    let world = &resolve.worlds[world];
+    let told = |(key, item): (&WorldKey, &WorldItem)| {
+        (!matches!(item, WorldItem::Type { .. })).then(|| resolve.name_world_key(key))
+    };
+    (world.imports.iter().filter_map(told).collect(), world.exports.iter().filter_map(told).collect())
 }
 
 /// `reservegrid:policy@0.1.0` of `reservegrid:policy/template@0.1.0`.

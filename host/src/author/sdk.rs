@@ -21,6 +21,7 @@ const FILES: &[(&str, &str)] = files![
     "policy-sdk/src/lib.rs",
     "policy-sdk/src/settings/mod.rs",
     "policy-sdk/src/settings/schema.rs",
+    "policy-sdk/src/settings/tests.rs",
     "policy-sdk/src/template.rs",
     "policy-sdk/src/testing/mod.rs",
     "policy-sdk/src/testing/readme.rs",

@@ -119,7 +119,10 @@ fn judge_cases(engine: &Engine, module: &Path, cases: &[Case], out: &mut dyn Wri
             .entry(case.settings.to_string())
             .or_insert_with(|| engine.load_one(module, case.settings.clone()).map(|(set, _)| set));
         let differences = match set {
-            Err(fault) => vec![format!("the settings of the case are refused: {fault}")],
+            Err(fault) => {
+                let faults = fault.0.lines().map(|line| format!("  {line}"));
+                std::iter::once("the policy does not take the settings:".to_owned()).chain(faults).collect()
+            }
             Ok(set) => {
                 let verdict = judge(set, &case.template, &case.context).verdict;
                 reached.extend(verdict.reason_code.as_ref().map(ToString::to_string));

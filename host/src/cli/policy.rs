@@ -1,7 +1,7 @@
 //! `reservegrid policy ...`: the arguments, and what becomes of the results.
 
 use anyhow::Result;
-use clap::{Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum, value_parser};
 use reservegrid::{
     api::client::{self as remote, RemoteCommand},
     author::{bench, build, inspect, new, replay, run, test},
@@ -16,8 +16,8 @@ const EXIT_UNAVAILABLE: u8 = 69;
 pub(crate) enum PolicyCommand {
     /// Make a project with a small policy that works
     ///
-    /// The project is a Rust crate with settings, a unit test, an accepting and a rejecting case, and a README with
-    /// the next commands. It brings the SDK along and builds wherever cargo reaches its registry.
+    /// The project is a Rust crate with settings, a unit test, an accepting and a rejecting case, and a
+    /// README with the next commands. It brings the SDK along and builds wherever cargo reaches its registry.
     New {
         /// Name of the policy: lower case letters, digits and dashes
         #[arg(value_name = "NAME")]
@@ -51,7 +51,8 @@ pub(crate) enum PolicyCommand {
     },
     /// Judge case files, and compare with the verdicts they expect
     ///
-    /// Exit code 0 when every case gives what it expects, 1 when not, 64 when a case or a module cannot be used.
+    /// Exit code 0 when every case gives what it expects, 1 when not, 64 when a case or a module cannot be
+    /// used.
     Test {
         /// Folders of policy crates (with their cases/) or of cases, and single case files
         #[arg(value_name = "DIR|FILE", default_value = ".")]
@@ -72,10 +73,10 @@ pub(crate) enum PolicyCommand {
         #[arg(long, value_name = "FILE")]
         settings: Option<PathBuf>,
         /// Transactions of the template
-        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(..=50_000))]
+        #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = value_parser!(u32).range(..=50_000))]
         transactions: u32,
         /// Evaluations
-        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = value_parser!(u32).range(1..=1_000_000))]
         runs: u32,
         /// How to print
         #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -83,8 +84,8 @@ pub(crate) enum PolicyCommand {
     },
     /// Judge a recorded template and print the verdict as JSON
     ///
-    /// Exit code 0 when it is accepted, 1 when it is rejected, 64 when something given cannot be used, 69 when this
-    /// machine could not give a verdict.
+    /// Exit code 0 when it is accepted, 1 when it is rejected, 64 when something given cannot be used, 69
+    /// when this machine could not give a verdict.
     Run {
         /// The component
         #[arg(value_name = "FILE")]

@@ -6,9 +6,10 @@
 //! for, so a discrepancy in the assembled template is the one that the case is about.
 //!
 //! - here: header, coinbase, declarations, context
-//! - [`rows`]: the transactions
+//! - [`rows`]: the transactions; `shape`: how large each is and why
 
 mod rows;
+mod shape;
 #[cfg(test)]
 mod tests;
 
