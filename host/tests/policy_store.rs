@@ -11,7 +11,7 @@ mod templates;
 
 use reservegrid::{
     policy::{
-        DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, Judge, Judgement, Monitored, PolicyEngine,
+        DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, Judge, Judged, Judgement, Monitored, PolicyEngine,
         PolicySpec, PolicyStore, SetDigest,
         compare::{Counts, Outcome},
         store::{Busy, NoPreviousSet},
@@ -24,7 +24,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -237,36 +237,39 @@ async fn a_thousand_swaps_under_a_stream_of_evaluations_lose_and_mix_nothing() {
         .collect();
     let store = Arc::new(store(lists[0].clone(), 2));
     let judge = Judge::new(store.clone(), 2);
-    let done = Arc::new(AtomicBool::new(false));
+    let (done, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let asking: Vec<_> = (0..ASKING)
         .map(|_| {
-            let (judge, done) = (judge.clone(), done.clone());
+            let (judge, done, answered) = (judge.clone(), done.clone(), answered.clone());
             tokio::spawn(async move {
-                let inputs = inputs(150);
+                let inputs = Inputs { template: with_fees([150]), context: Arc::new(mempool(0)) };
                 let (mut asked, mut answers) = (0_usize, Vec::new());
                 while !done.load(Ordering::Relaxed) {
                     asked += 1;
-                    let judged = judge.judge(inputs.clone()).await;
-                    assert_eq!(judged.judgement.set, judged.by.digest());
-                    answers.push((judged.judgement.set, judged.judgement.decided_by));
+                    answers.push(judge.judge(inputs.clone()).await);
+                    answered.fetch_add(1, Ordering::Relaxed);
                 }
                 (asked, answers)
             })
         })
         .collect();
-    // Whole proposals, with replay, now and then; steps back and forth in between.
+    // Whole proposals, with replay, now and then; steps back and forth in between. Each swap waits for
+    // another answer, so that none of the sets is gone before it was asked anything.
     let swapping = tokio::task::spawn_blocking({
         let store = store.clone();
         move || {
             for swap in 0..SWAPS {
+                let before = answered.load(Ordering::Relaxed);
+                while answered.load(Ordering::Relaxed) == before {
+                    std::thread::yield_now();
+                }
                 let turn = store.turn().unwrap();
                 if swap % 250 == 0 {
-                    let list = lists[swap / 250 % lists.len()].clone();
+                    let list = lists[(swap / 250 + 1) % lists.len()].clone();
                     store.prepare(turn, list).unwrap().commit();
-                } else if store.previous().is_some() {
+                } else {
                     store.rollback(&turn).unwrap();
                 }
-                std::thread::yield_now();
             }
         }
     });
@@ -275,8 +278,11 @@ async fn a_thousand_swaps_under_a_stream_of_evaluations_lose_and_mix_nothing() {
     for task in asking {
         let (asked, answers) = task.await.unwrap();
         assert!(asked > 0 && answers.len() == asked, "{} of {asked} answers", answers.len());
-        for (set, decided_by) in answers {
-            assert_eq!(decided_by.as_deref(), expected[&set], "not what the set {set} says");
+        for Judged { judgement, by, .. } in answers {
+            assert_eq!(judgement.set, by.digest());
+            let expected = expected[&judgement.set];
+            assert_eq!(judgement.decided_by.as_deref(), expected, "not what {} says", judgement.set);
+            assert_eq!(judgement.verdict.accepted, expected.is_none());
         }
     }
 }
