@@ -34,6 +34,7 @@ impl Config {
         ];
         keys.add_where("coinbase", &coinbase);
         keys.add("gate", &self.gate.differences(&new.gate));
+        keys.add("engine", &self.engine.differences(&new.engine));
         keys.add("swap", &self.swap.differences(&new.swap));
         keys.add("api", &self.api.differences(&new.api));
         if let (Some(old), Some(new)) = (&self.serving, &new.serving) {
@@ -41,6 +42,7 @@ impl Config {
             keys.add("pool", &old.pool.differences(&new.pool));
             keys.add("ledger", &old.ledger.differences(&new.ledger));
         }
+        keys.add("record", &self.record.differences(&new.record));
         keys.add("events", &self.events.differences(&new.events));
         keys.add("drain", &self.drain.differences(&new.drain));
         keys.0

@@ -27,8 +27,9 @@ mod value;
 pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
+pub use value::ByteSize;
 pub use sections::{
-    Api, Coinbase, Console, Drain, EmbeddedSource, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
+    Api, Coinbase, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
     PolicyEntry, Pool, Record, SECTIONS, Swap,
 };
 
@@ -57,6 +58,8 @@ pub struct Config {
     pub coinbase: Coinbase,
     /// The timing of the gate.
     pub gate: Gate,
+    /// The engine that runs policies.
+    pub engine: Engine,
     /// The policies in the order in which they are asked; at least one.
     pub policies: Vec<PolicyEntry>,
     /// How the policies are exchanged while miners work.

@@ -6,7 +6,7 @@ use super::{
     document::{TOP, variable},
     reader::Reader,
     sections::{
-        Api, Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Events, FILE_KEYS, Gate, Ledger, Miners,
+        Api, Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Miners,
         NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind, Swap, Top,
         key_names,
     },
@@ -20,6 +20,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let source = source(reader);
     let coinbase = coinbase(reader, source.as_ref());
     let gate = gate(reader);
+    let engine = Engine::read(reader, "engine");
     let policies = policies(reader);
     let swap = Swap::read(reader, "swap");
     let api = api(reader);
@@ -40,6 +41,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
         source: source?,
         coinbase: coinbase?,
         gate: gate?,
+        engine: engine?,
         policies: policies?,
         swap: swap?,
         api: api?,

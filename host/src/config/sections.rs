@@ -10,7 +10,7 @@ use super::{
     reader::Reader,
     secret::Secret,
     section::{KeyInfo, Presence, section},
-    value::{Value, named},
+    value::{ByteSize, Value, named},
 };
 use crate::policy::Enforcement;
 use bitcoin::{Address, CompactTarget, Network, ScriptBuf, address::NetworkUnchecked};
@@ -78,6 +78,20 @@ section! {
         hold_timeout: Duration = default("5s"), within("100ms", "10m");
         /// What shares on a held job are worth: "accept" (marked as held) or "refuse".
         held_shares: HeldShares = default("accept");
+    }
+
+    /// The engine that runs policies.
+    pub Engine {
+        /// Templates that are judged at the same time.
+        workers: u32 = default("2"), between(1, 64);
+        /// Memory that one policy may have while it judges.
+        memory: ByteSize = default("64MiB"), between(ByteSize(1 << 20), ByteSize(64 << 20));
+        /// The largest module that is loaded.
+        module_size: ByteSize = default("32MiB"), between(ByteSize(1 << 10), ByteSize(256 << 20));
+        /// How long compiling one module may take.
+        compile_time: Duration = default("2m"), within("1s", "1h");
+        /// A folder for compiled policies, this user's alone; without it each start compiles them again.
+        code_cache: Option<PathBuf> = optional();
     }
 
     /// The keys of one policy.
@@ -274,6 +288,7 @@ pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
     ("source", &[SourceKey::KEYS, NodeKeys::KEYS, EmbeddedSource::KEYS]),
     ("coinbase", &[CoinbaseKeys::KEYS]),
     ("gate", &[Gate::KEYS]),
+    ("engine", &[Engine::KEYS]),
     ("policy", &[PolicyKeys::KEYS]),
     ("swap", &[Swap::KEYS]),
     ("api", &[Api::KEYS]),

@@ -7,6 +7,7 @@
 use super::secret::Secret;
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use std::{
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -123,6 +124,34 @@ impl Value for Duration {
             let bare = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
             if bare { format!(r#"is not a duration; write e.g. "{text}ms""#) } else { Self::unexpected() }
         })
+    }
+}
+
+/// A number of bytes, written with a binary unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+/// The units a size is written in, with their bytes.
+const SIZES: [(&str, u64); 3] = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = SIZES.iter().rev().find(|(_, bytes)| self.0 >= *bytes && self.0.is_multiple_of(*bytes));
+        match unit {
+            Some((name, bytes)) => write!(f, "{}{name}", self.0 / bytes),
+            None => write!(f, "{} bytes", self.0),
+        }
+    }
+}
+
+impl Value for ByteSize {
+    const EXPECTED: &'static str = r#"a size; write e.g. "512KiB", "64MiB" or "1GiB""#;
+    fn read(text: &str) -> Result<Self, String> {
+        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(Self::unexpected)?;
+        let (number, unit) = text.split_at(digits);
+        let size = SIZES.into_iter().find(|(name, _)| *name == unit);
+        let bytes = size.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(bytes));
+        bytes.map(Self).ok_or_else(Self::unexpected)
     }
 }
 

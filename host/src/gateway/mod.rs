@@ -254,11 +254,18 @@ async fn end(mut task: JoinHandle<()>, limit: tokio::time::Instant) {
 }
 
 fn load_policies(config: &Config) -> Result<PolicyStore, StartError> {
-    let limits = EngineLimits { deadline: config.gate.verdict_timeout, ..EngineLimits::default() };
+    let engine = &config.engine;
+    let limits = EngineLimits {
+        deadline: config.gate.verdict_timeout,
+        memory_bytes: usize::try_from(engine.memory.0).unwrap_or(usize::MAX),
+        workers: engine.workers as usize,
+        module_bytes: engine.module_size.0,
+        compile_time: engine.compile_time,
+    };
     let specs = swap::specs(&config.policies);
-    let loaded = PolicyEngine::start(limits, None)
+    let loaded = PolicyEngine::start(limits, engine.code_cache.as_deref())
         .map_err(|fault| vec![fault])
-        .and_then(|engine| PolicyStore::load(engine, specs, config.swap.replay as usize));
+        .and_then(|started| PolicyStore::load(started, specs, config.swap.replay as usize));
     loaded.map_err(|faults| {
         let line = |name: &str| config.policies.iter().find(|p| p.name == name).map_or(0, |p| p.line);
         let faults = faults.into_iter().map(|fault| (line(&fault.policy), fault)).collect();

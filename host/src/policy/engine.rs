@@ -237,7 +237,8 @@ impl Limiter {
 }
 
 /// Growth beyond a limit stops the guest at once instead of failing inside it: the answer is then the
-/// same whatever the guest makes of a failed allocation.
+/// same whatever the guest makes of a failed allocation, and whether instances come from the pool (whose
+/// bounds are a `maximum` too) or not. Growth beyond its own bound alone fails inside, and takes nothing.
 impl ResourceLimiter for Limiter {
     fn memory_growing(
         &mut self,
@@ -245,14 +246,8 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false); // the guest's own bound: it fails inside, and nothing was taken
-        }
-        match self.memory_left.checked_sub(desired.saturating_sub(current)) {
-            Some(left) => self.memory_left = left,
-            None => return Err(Exceeded { limit: self.memory_limit, unit: "bytes of memory" }.into()),
-        }
-        Ok(true)
+        let exceeded = Exceeded { limit: self.memory_limit, unit: "bytes of memory" };
+        grow(&mut self.memory_left, current, desired, maximum, exceeded)
     }
 
     fn table_growing(
@@ -261,14 +256,8 @@ impl ResourceLimiter for Limiter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        match self.elements_left.checked_sub(desired.saturating_sub(current)) {
-            Some(left) => self.elements_left = left,
-            None => return Err(Exceeded { limit: MAX_TABLE_ELEMENTS, unit: "table elements" }.into()),
-        }
-        Ok(true)
+        let exceeded = Exceeded { limit: MAX_TABLE_ELEMENTS, unit: "table elements" };
+        grow(&mut self.elements_left, current, desired, maximum, exceeded)
     }
 
     fn instances(&self) -> usize {
@@ -282,4 +271,21 @@ impl ResourceLimiter for Limiter {
     fn tables(&self) -> usize {
         MAX_TABLES as usize
     }
+}
+
+fn grow(
+    left: &mut usize,
+    current: usize,
+    desired: usize,
+    maximum: Option<usize>,
+    exceeded: Exceeded,
+) -> wasmtime::Result<bool> {
+    let Some(remaining) = left.checked_sub(desired.saturating_sub(current)) else {
+        return Err(exceeded.into());
+    };
+    let allowed = maximum.is_none_or(|maximum| desired <= maximum);
+    if allowed {
+        *left = remaining;
+    }
+    Ok(allowed)
 }

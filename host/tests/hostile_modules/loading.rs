@@ -231,7 +231,7 @@ fn metadata_that_lies_is_refused() {
     }
     for many in [65_u32, 3000] {
         let codes = (0..many).map(|code| format!("code_{code}").into_bytes()).collect();
-        let guest = Guest { codes, ..Guest::default() };
+        let guest = Guest { codes, memory: "8".into(), ..Guest::default() };
         let words = format!("lists {many} codes");
         stays_out(&guest.component(), LITTLE, Reason::PolicyOutputInvalid, &words);
     }
