@@ -37,6 +37,8 @@ pub const REQUIRES_STANDARD_JOBS: u32 = 0b001;
 pub const REQUIRES_WORK_SELECTION: u32 = 0b010;
 /// Client flag of SetupConnection: rolls version bits.
 pub const REQUIRES_VERSION_ROLLING: u32 = 0b100;
+/// Server flag of SetupConnection.Success: only extended channels.
+pub const REQUIRES_EXTENDED_CHANNELS: u32 = 0b010;
 
 /// The largest target, which every hash meets.
 pub const EASIEST: [u8; 32] = [0xff; 32];
@@ -61,6 +63,9 @@ pub async fn gateway_for_clients(
         .set("source", "stale_after", "1h")
         .set("gate", "verdict_timeout", "10s")
         .set("gate", "hold_timeout", "2m")
+        // A channel keeps the target it was opened with, and every hash may be a share.
+        .set("miners", "vardiff", "off")
+        .set("miners", "min_difficulty", 0.0)
         .pool(&backend)
         .policy("fee-floor", &policy("fee-floor")?, &floor)?;
     let mut gateway = Gateway::start(&adjust(config)).await?;
@@ -158,7 +163,8 @@ impl Client {
         self.next_number - 1
     }
 
-    /// Sets the connection up; the answer must be version 2 without flags.
+    /// Sets the connection up; the answer must be version 2, with the flag for extended channels when the
+    /// client brings its own work and without flags otherwise.
     ///
     /// # Errors
     /// When the answer is another.
@@ -166,7 +172,9 @@ impl Client {
         self.send_raw_frame(0, false, 0x00, &setup_payload(0, (2, 2), flags, "tests")).await?;
         match self.next_message().await? {
             Message::Common(CommonMessagesOwned::SetupConnectionSuccess(m)) => {
-                ensure!((m.used_version, m.flags) == (2, 0), "{m:?}");
+                let answer =
+                    if flags & REQUIRES_WORK_SELECTION != 0 { REQUIRES_EXTENDED_CHANNELS } else { 0 };
+                ensure!((m.used_version, m.flags) == (2, answer), "{m:?}");
                 Ok(())
             }
             other => bail!("awaited SetupConnection.Success, came {other:?}"),
@@ -307,22 +315,48 @@ impl Client {
         .await
     }
 
-    /// Takes over the next job of a channel. True when it is on a new tip; it was then sent as a future
-    /// job with the SetNewPrevHash after it, and otherwise as one to be mined at once.
+    /// Takes over the next job of a channel, its own or its group's. True when it is on a new tip; it was
+    /// then sent as a future job with the SetNewPrevHash after it, and otherwise as one to be mined at once.
     ///
     /// # Errors
     /// When none comes, or SetNewPrevHash without it.
     pub async fn follow(&mut self, channel: &mut OpenChannel) -> Result<bool> {
-        let id = channel.id;
-        let message =
-            self.pick("a job", |message| work::is_work_for(id, message).then(|| message.clone())).await?;
-        let job_id = channel.take_job(&message)?;
-        if channel.job.min_ntime.is_some() {
+        self.follow_group(&mut [channel]).await
+    }
+
+    /// [`follow`](Self::follow) for channels that are told together.
+    ///
+    /// # Errors
+    /// As [`follow`](Self::follow).
+    pub async fn follow_group(&mut self, channels: &mut [&mut OpenChannel]) -> Result<bool> {
+        let first = channels.first().context("no channel")?;
+        let ids = [first.id, first.group];
+        let is_work = |message: &MiningOwned| work::is_work_for(ids, message).then(|| message.clone());
+        let message = self.pick("a job", is_work).await?;
+        let mut job_id = 0;
+        for channel in &mut *channels {
+            job_id = channel.take_job(&message)?;
+        }
+        if channels.iter().all(|channel| channel.job.min_ntime.is_some()) {
             return Ok(false);
         }
-        let message = self.pick("SetNewPrevHash", |m| work::is_work_for(id, m).then(|| m.clone())).await?;
-        channel.take_tip(job_id, &message)?;
+        let message = self.pick("SetNewPrevHash", is_work).await?;
+        for channel in channels {
+            channel.take_tip(job_id, &message)?;
+        }
         Ok(true)
+    }
+
+    /// Takes the first of the messages that came while something else was awaited for which `pick` gives
+    /// something.
+    pub fn heard<T>(&mut self, pick: impl Fn(&MiningOwned) -> Option<T>) -> Option<T> {
+        let found = self.waiting.iter().enumerate().find_map(|(at, message)| match message {
+            Message::Mining(message) => Some((at, pick(message)?)),
+            Message::Common(_) => None,
+        });
+        let (at, picked) = found?;
+        self.waiting.remove(at);
+        Some(picked)
     }
 
     /// The next message.

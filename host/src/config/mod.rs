@@ -27,7 +27,7 @@ pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
     Coinbase, Console, Drain, EmbeddedSource, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
-    PolicyEntry, Pool, SECTIONS,
+    PolicyEntry, Pool, SECTIONS, Switch,
 };
 
 use crate::gate::mode::Mode;

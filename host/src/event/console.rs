@@ -120,6 +120,13 @@ impl Line {
                 );
                 line("miner", CYAN, text)
             }
+            Event::TargetChanged(e) => {
+                let text = format!(
+                    "{} on #{} goes to difficulty {:.6}: {:.3e} H/s, {} shares in {:.0} s",
+                    e.user_identity, e.connection, e.difficulty, e.hashrate, e.shares, e.window_s
+                );
+                line("miner", DIM, text)
+            }
             Event::ChannelRefused { connection, reason, detail } => {
                 line("miner", YELLOW, format!("#{connection} got no channel: {reason}: {detail}"))
             }

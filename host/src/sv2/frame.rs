@@ -42,6 +42,7 @@ impl Header {
     /// The longest payload that is read for this type.
     pub(super) fn max_length(&self, from: Side) -> usize {
         match (from, self.msg_type) {
+            _ if self.extension != 0 => 4 << 10,
             (_, MESSAGE_TYPE_SETUP_CONNECTION) => 2 << 10,
             (Side::Client, MESSAGE_TYPE_SET_CUSTOM_MINING_JOB) => 80 << 10,
             (Side::Server, MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB | MESSAGE_TYPE_SET_GROUP_CHANNEL) => {
