@@ -20,7 +20,7 @@ use crate::{
     gate::{Gate, Timings},
     job::CoinbaseSpec,
     ledger::{self, LedgerTasks, forward::ForwardConfig},
-    miner::{DoorLimits, Limits, Server, ServerParts, Terms, UserCheck, Work},
+    miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyFault, PolicySet, PolicySpec},
     reason::Reason,
@@ -331,7 +331,12 @@ async fn serve(
         certificate_validity: miners.certificate_validity,
         users: match (&miners.users_file, &miners.users_url) {
             (Some(file), _) => UserCheck::File(file.clone()),
-            (None, Some(url)) => UserCheck::Pool { url: url.clone(), timeout: miners.users_timeout },
+            (None, Some(url)) => UserCheck::Pool(PoolQuestions {
+                url: url.clone(),
+                timeout: miners.users_timeout,
+                key_id: pool.key_id.clone(),
+                secret: pool.secret.expose().as_bytes().to_vec(),
+            }),
             (None, None) => UserCheck::Open,
         },
         work,

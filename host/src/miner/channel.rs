@@ -6,7 +6,7 @@
 
 use super::{
     PREFIX_LEN, ROLLABLE_LEN,
-    vardiff::{Estimate, Vardiff},
+    vardiff::{Estimate, Vardiff, WORTH_IT},
 };
 use crate::{
     job::{EXTRANONCE_LEN, Job},
@@ -131,8 +131,7 @@ impl Channel {
         }
     }
 
-    /// Takes over what UpdateChannel says; true when the target changed. A hash rate that was said before
-    /// is no news: what the shares have shown since then stands.
+    /// Takes over what UpdateChannel says; true when the target changed.
     pub(super) fn update(
         &mut self,
         nominal_hashrate: f32,
@@ -141,12 +140,24 @@ impl Channel {
         now: Instant,
     ) -> bool {
         self.max_target = max_target;
-        if self.nominal_hashrate != nominal_hashrate {
+        if let Some(hashrate) = self.told(nominal_hashrate) {
             self.nominal_hashrate = nominal_hashrate;
-            self.hashrate = f64::from(nominal_hashrate);
+            self.hashrate = hashrate;
             self.vardiff.restart(now);
         }
         self.retarget(job)
+    }
+
+    /// What a hash rate that the client says anew makes of the one that is aimed at. Once shares have been
+    /// seen it is only believed by how much it changed: a proxy knows when a farm joins it, and what it
+    /// says each second must not undo what its shares have shown.
+    fn told(&self, nominal_hashrate: f32) -> Option<f64> {
+        let (before, said) = (f64::from(self.nominal_hashrate), f64::from(nominal_hashrate));
+        if !self.terms.vardiff || before == 0.0 {
+            return (said != before).then_some(said);
+        }
+        let factor = said / before;
+        (said > 0.0 && factor.ln().abs() > WORTH_IT).then_some(self.hashrate * factor)
     }
 
     /// Fits the target to hash rate and bounds; true when it changed. Jobs that are out keep theirs.

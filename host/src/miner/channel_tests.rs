@@ -140,21 +140,33 @@ async fn no_shares_move_a_target_that_is_fixed_or_at_its_bound() {
 }
 
 #[tokio::test]
-async fn a_hash_rate_that_was_said_before_does_not_undo_what_the_shares_have_shown() {
+async fn a_hash_rate_that_is_said_does_not_undo_what_the_shares_have_shown() {
     let (mut chain, start) = (Chain::new(), Instant::now());
     let job = chain.job().await;
     let mut channel = open(Kind::Standard, 1e3, Some(&job), limits().terms, start);
     let now = start + Duration::from_secs(120);
     assert!(channel.adjust(Some(&job), now).is_some(), "two minutes of silence");
-    let shown = channel.target;
-    assert!(!channel.update(1e3, target::easiest(), Some(&job), now));
-    assert_eq!(channel.target, shown);
-    // A harder maximum is obeyed all the same, and another hash rate is a new guess.
+    let shown = target::expected_hashes(channel.target);
+    // The same, a little more, and nothing at all.
+    for said in [1e3, 1.1e3, 0.9e3, 0.0] {
+        assert!(!channel.update(said, target::easiest(), Some(&job), now), "{said}");
+    }
+    // A harder maximum is obeyed all the same, and a change is believed as a change.
     let hard = target::from_difficulty(1e-6);
     assert!(channel.update(1e3, hard, Some(&job), now));
     assert_eq!(channel.target, hard);
-    assert!(channel.update(2e3, target::easiest(), Some(&job), now));
-    assert!((target::expected_hashes(channel.target) / 2e4 - 1.0).abs() < 0.01);
+    assert!(channel.update(4e3, target::easiest(), Some(&job), now));
+    assert!((target::expected_hashes(channel.target) / (4.0 * shown) - 1.0).abs() < 0.01);
+    // Back and forth gains nothing.
+    for said in [1e30, 1e-30, 1e3, 0.0, 4e3] {
+        channel.update(said, target::easiest(), Some(&job), now);
+    }
+    assert!((target::expected_hashes(channel.target) / (4.0 * shown) - 1.0).abs() < 0.01);
+    // With a fixed difficulty what is said is all there is.
+    let fixed = Terms { vardiff: false, ..limits().terms };
+    let mut channel = open(Kind::Standard, 1e3, Some(&job), fixed, start);
+    assert!(channel.update(1.1e3, target::easiest(), Some(&job), now));
+    assert!((target::expected_hashes(channel.target) / 1.1e4 - 1.0).abs() < 0.01);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ mod vardiff;
 pub use admission::DoorLimits;
 pub use channel::Terms;
 pub use listener::{Server, ServerParts};
-pub use users::UserCheck;
+pub use users::{PoolQuestions, UserCheck};
 
 use crate::{
     event::{Events, unix_seconds},

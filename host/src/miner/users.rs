@@ -1,12 +1,12 @@
 //! Who may mine: everybody, the accounts of a file, or those the pool says yes to.
 //!
 //! A user identity is `account` or `account.worker`. The file has one account or whole identity a line and
-//! is read again when it changes. The pool is asked over HTTP (`POST`, JSON with the identity): 2xx is a
-//! yes, 403 and 404 are a no, and anything else, or no answer in time, is no answer; nobody is let in on
-//! it. Answers are remembered for a while, in bounded number, so that a restart of a whole farm asks once
+//! is read again when it changes. The pool is asked over HTTP (`POST`, JSON with the identity, signed as
+//! shares are): 2xx is a yes, 403 and 404 are a no, and anything else, or no answer in time, is no answer;
+//! nobody is let in on it. Answers are remembered for a while, in bounded number, so that a restart of a whole farm asks once
 //! per user.
 
-use crate::{reason::Reason, words::chain};
+use crate::{event::unix_seconds, ledger::sign, reason::Reason, words::chain};
 use reqwest::{StatusCode, Url};
 use std::{
     collections::{HashMap, HashSet},
@@ -21,19 +21,27 @@ use tokio::{
 };
 
 /// How the gateway knows its users.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum UserCheck {
     /// Everybody may mine.
     Open,
     /// Those in this file.
     File(PathBuf),
     /// Those the pool says yes to.
-    Pool {
-        /// Where it is asked.
-        url: Url,
-        /// How long one answer may take.
-        timeout: Duration,
-    },
+    Pool(PoolQuestions),
+}
+
+/// How the pool is asked.
+#[derive(Clone)]
+pub struct PoolQuestions {
+    /// Where.
+    pub url: Url,
+    /// How long one answer may take.
+    pub timeout: Duration,
+    /// The name of the signing key.
+    pub key_id: String,
+    /// The key that signs questions, as it signs shares ([`sign`]).
+    pub secret: Vec<u8>,
 }
 
 /// Answers of the pool that are remembered.
@@ -63,7 +71,7 @@ impl Users {
         Ok(match check {
             UserCheck::Open => Self::Open,
             UserCheck::File(path) => Self::File(UserFile::open(path)?),
-            UserCheck::Pool { url, timeout } => Self::Pool(Box::new(UserService::new(url, timeout)?)),
+            UserCheck::Pool(questions) => Self::Pool(Box::new(UserService::new(questions)?)),
         })
     }
 
@@ -175,8 +183,7 @@ fn account(user: &str) -> &str {
 /// The pool, asked over HTTP.
 pub(super) struct UserService {
     client: reqwest::Client,
-    url: Url,
-    timeout: Duration,
+    config: PoolQuestions,
     questions: Semaphore,
     answers: Mutex<Answers>,
 }
@@ -185,15 +192,15 @@ pub(super) struct UserService {
 type Answers = HashMap<String, (Result<(), Reason>, Instant)>;
 
 impl UserService {
-    fn new(url: Url, timeout: Duration) -> io::Result<Self> {
+    fn new(config: PoolQuestions) -> io::Result<Self> {
         let client = reqwest::Client::builder()
-            .timeout(timeout)
+            .timeout(config.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()
             .map_err(io::Error::other)?;
         let questions = Semaphore::new(QUESTIONS);
-        Ok(Self { client, url, timeout, questions, answers: Mutex::default() })
+        Ok(Self { client, config, questions, answers: Mutex::default() })
     }
 
     fn remembered(&self, user: &str, now: Instant) -> Option<Result<(), Reason>> {
@@ -202,7 +209,7 @@ impl UserService {
     }
 
     async fn ask(&self, user: &str) -> Result<(), Reason> {
-        let answer = timeout(self.timeout, async {
+        let answer = timeout(self.config.timeout, async {
             let _permit = self.questions.acquire().await.ok()?;
             // Somebody else may have asked the same while this question waited.
             match self.remembered(user, Instant::now()) {
@@ -214,8 +221,18 @@ impl UserService {
     }
 
     async fn request(&self, user: &str) -> Option<Result<(), Reason>> {
-        let question = serde_json::json!({ "user_identity": user });
-        let answer = match self.client.post(self.url.clone()).json(&question).send().await {
+        let question = serde_json::json!({ "user_identity": user }).to_string();
+        let timestamp = unix_seconds().to_string();
+        let signature = sign::sign(&self.config.secret, &timestamp, question.as_bytes());
+        let request = self
+            .client
+            .post(self.config.url.clone())
+            .header("content-type", "application/json")
+            .header(sign::KEY_ID_HEADER, &self.config.key_id)
+            .header(sign::TIMESTAMP_HEADER, timestamp)
+            .header(sign::SIGNATURE_HEADER, signature)
+            .body(question);
+        let answer = match request.send().await {
             Ok(response) => verdict(response.status()),
             Err(error) => Err(chain(&error)),
         };
@@ -226,7 +243,7 @@ impl UserService {
                 Some(answer)
             }
             Err(error) => {
-                tracing::warn!(%error, url = %self.url, "the pool gave no answer about a user");
+                tracing::warn!(%error, url = %self.config.url, "the pool gave no answer about a user");
                 None
             }
         }
@@ -295,8 +312,13 @@ mod tests {
 
     #[test]
     fn answers_are_remembered_for_their_time_and_in_bounded_number() {
-        let url = "http://127.0.0.1:9/".parse().unwrap();
-        let service = UserService::new(url, Duration::from_secs(1)).unwrap();
+        let config = PoolQuestions {
+            url: "http://127.0.0.1:9/".parse().unwrap(),
+            timeout: Duration::from_secs(1),
+            key_id: "k1".into(),
+            secret: b"secret".to_vec(),
+        };
+        let service = UserService::new(config).unwrap();
         let now = Instant::now();
         let remember = |user: &str, answer, at| {
             remember(&mut service.answers.lock().unwrap(), user, answer, at);

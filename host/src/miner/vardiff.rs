@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 /// Likelihood ratio (G statistic) above which a difference is no chance: 12 is 3.5 standard deviations.
 const SIGNIFICANT: f64 = 12.0;
 /// Smallest factor by which the hash rate must differ from what is assumed, as a natural logarithm (22 %).
-const WORTH_IT: f64 = 0.2;
+pub(super) const WORTH_IT: f64 = 0.2;
 /// Shares, seen or expected, that fill a window.
 const WINDOW: f64 = 240.0;
 /// No judgement before: shares that waited somewhere arrive all at once.

@@ -57,8 +57,9 @@ async fn a_client_with_work_of_its_own_gets_extended_channels_and_no_jobs_of_the
 
 #[tokio::test]
 async fn an_empty_vendor_and_a_wide_range_of_versions_are_welcome() -> Result<()> {
-    let (_backend, gateway) = gateway_for_clients(|config| config).await?;
+    let (_backend, mut gateway) = gateway_for_clients(|config| config).await?;
     for (versions, vendor) in [((2, 2), ""), ((0, 9), "Bitaxe"), ((2, u16::MAX), "")] {
+        let skip = gateway.events()?.len();
         let mut client = Client::connect(&gateway).await?;
         client.send_raw_frame(0, false, 0x00, &setup_payload(0, versions, 0, vendor)).await?;
         let answer = client.next_message().await?;
@@ -66,7 +67,11 @@ async fn an_empty_vendor_and_a_wide_range_of_versions_are_welcome() -> Result<()
             matches!(&answer, Message::Common(CommonMessagesOwned::SetupConnectionSuccess(m)) if m.used_version == 2),
             "{versions:?} {vendor:?}: {answer:?}"
         );
-        client.open_standard("alice").await?;
+        let channel = client.open_standard("alice").await?;
+        let opened = gateway
+            .wait_for_event_after(skip, "the channel", DEADLINE, |e| e["event"] == "channel_opened")
+            .await?;
+        ensure!(opened["device"] == vendor && opened["channel"] == channel.id, "{vendor:?}: {opened}");
     }
     Ok(())
 }

@@ -2,13 +2,21 @@
 
 use super::client;
 use anyhow::{Result, ensure};
-use axum::{Json, Router, extract::State, http::StatusCode, routing::post};
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use hmac::{Hmac, Mac};
 use reservegrid_tests::{
     client::{Client, Open, gateway_for_clients},
     gateway::{Channel, DEADLINE, Gateway, GatewayConfig},
     wait,
 };
 use serde_json::Value;
+use sha2::Sha256;
 use std::sync::{Arc, Mutex};
 
 async fn refused(client: &mut Client, gateway: &mut Gateway, user: &str) -> Result<(String, String)> {
@@ -66,7 +74,22 @@ async fn a_file_of_users_that_is_not_there_stops_the_start() -> Result<()> {
 /// A pool that knows three users and remembers who was asked about.
 async fn pool() -> Result<(String, Arc<Mutex<Vec<String>>>)> {
     let asked = Arc::new(Mutex::new(Vec::new()));
-    async fn answer(State(asked): State<Arc<Mutex<Vec<String>>>>, Json(question): Json<Value>) -> StatusCode {
+    async fn answer(
+        State(asked): State<Arc<Mutex<Vec<String>>>>,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> StatusCode {
+        let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+        // The key and the way that shares are signed with.
+        let mut mac = Hmac::<Sha256>::new_from_slice(b"a secret of the pool").unwrap();
+        mac.update(header("x-reservegrid-timestamp").as_bytes());
+        mac.update(b".");
+        mac.update(&body);
+        let signature = hex::encode(mac.finalize().into_bytes());
+        if header("x-reservegrid-key-id") != "test" || header("x-reservegrid-signature") != signature {
+            return StatusCode::UNAUTHORIZED;
+        }
+        let question: Value = serde_json::from_slice(&body).unwrap();
         let user = question["user_identity"].as_str().unwrap_or_default().to_owned();
         asked.lock().unwrap().push(user.clone());
         match user.as_str() {
