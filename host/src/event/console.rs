@@ -127,8 +127,9 @@ impl Line {
                 );
                 line("miner", DIM, text)
             }
-            Event::ChannelRefused { connection, reason, detail } => {
-                line("miner", YELLOW, format!("#{connection} got no channel: {reason}: {detail}"))
+            Event::ChannelRefused { connection, user_identity, reason, detail } => {
+                let text = format!("{user_identity} on #{connection} got no channel: {reason}: {detail}");
+                line("miner", YELLOW, text)
             }
             Event::ShareAccepted(e) => {
                 let held = if e.held { ", held" } else { "" };

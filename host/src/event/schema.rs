@@ -23,7 +23,7 @@ pub enum Event {
     ConnectionClosed(ConnectionClosed),
     ChannelOpened(ChannelOpened),
     TargetChanged(TargetChanged),
-    ChannelRefused { connection: u64, reason: Reason, detail: String },
+    ChannelRefused { connection: u64, user_identity: String, reason: Reason, detail: String },
     ShareAccepted(ShareAccepted),
     ShareRejected(ShareRejected),
     ShareForwardResult(ShareForwardResult),

@@ -202,6 +202,9 @@ impl Connection {
             match frame {
                 Some(frame) => {
                     self.session.on_frame(frame, std::time::Instant::now(), &mut self.outbox)?;
+                    if self.session.is_set_up() {
+                        self.decoder.set_up();
+                    }
                 }
                 None => break,
             }

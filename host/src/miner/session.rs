@@ -35,8 +35,8 @@ use extensions_sv2::{
     RequestExtensionsError, RequestExtensionsSuccess,
 };
 use mining_sv2::{CloseChannel, MESSAGE_TYPE_SUBMIT_SHARES_EXTENDED, SetCustomMiningJobError};
-use open::Opening;
 pub(super) use open::Question;
+use open::{Asked, Opening};
 use parsers_sv2::{CommonMessages, Extensions, ExtensionsNegotiation, Mining};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use tokio::sync::Semaphore;
@@ -145,14 +145,26 @@ impl Session {
         })?;
         match message {
             Mining::OpenStandardMiningChannel(m) => {
-                let request =
-                    open::request(Kind::Standard, m.user_identity, m.nominal_hash_rate, m.max_target);
-                self.open(m.request_id, request, 0, agreed, now, out)
+                let asked = Asked {
+                    request_id: m.request_id,
+                    kind: Kind::Standard,
+                    user_identity: m.user_identity.as_bytes(),
+                    nominal_hashrate: m.nominal_hash_rate,
+                    max_target: Target::from_le_bytes(m.max_target.to_array()),
+                    extranonce_size: 0,
+                };
+                self.open(asked, agreed, now, out)
             }
             Mining::OpenExtendedMiningChannel(m) => {
-                let request =
-                    open::request(Kind::Extended, m.user_identity, m.nominal_hash_rate, m.max_target);
-                self.open(m.request_id, request, usize::from(m.min_extranonce_size), agreed, now, out)
+                let asked = Asked {
+                    request_id: m.request_id,
+                    kind: Kind::Extended,
+                    user_identity: m.user_identity.as_bytes(),
+                    nominal_hashrate: m.nominal_hash_rate,
+                    max_target: Target::from_le_bytes(m.max_target.to_array()),
+                    extranonce_size: usize::from(m.min_extranonce_size),
+                };
+                self.open(asked, agreed, now, out)
             }
             Mining::UpdateChannel(m) => {
                 let max_target = Target::from_le_bytes(m.maximum_target.to_array());

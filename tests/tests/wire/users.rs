@@ -25,6 +25,7 @@ async fn refused(client: &mut Client, gateway: &mut Gateway, user: &str) -> Resu
     let event = gateway
         .wait_for_event_after(skip, "the refusal", DEADLINE, |e| e["event"] == "channel_refused")
         .await?;
+    ensure!(event["user_identity"] == user, "{event}");
     Ok((code, event["reason"].as_str().unwrap_or_default().to_owned()))
 }
 

@@ -14,8 +14,9 @@ use crate::{
     reason::Reason,
     share::target,
     sv2::setup::Agreed,
+    words::printable,
 };
-use binary_sv2::{Str0255, U256};
+use binary_sv2::U256;
 use bitcoin::Target;
 use mining_sv2::{
     OpenExtendedMiningChannelSuccess, OpenMiningChannelError, OpenStandardMiningChannelSuccess,
@@ -26,6 +27,9 @@ use std::{collections::BTreeMap, time::Instant};
 
 /// Requests of one connection that may wait for an answer about their user.
 const MAX_ASKED: usize = 64;
+
+/// Longest identity in the event of a refusal, characters.
+const MAX_IDENTITY: usize = 255;
 
 /// Channels on their way to being open.
 pub(super) struct Opening {
@@ -59,51 +63,58 @@ impl Opening {
     }
 }
 
-/// Checks what can be judged from the message alone.
-pub(super) fn request(
-    kind: Kind,
-    user_identity: Str0255<'_>,
-    nominal_hashrate: f32,
-    max_target: U256<'_>,
-) -> Result<Request, Reason> {
-    let max_target = Target::from_le_bytes(max_target.to_array());
-    let user_identity = std::str::from_utf8(user_identity.as_bytes())
-        .ok()
-        .filter(|user| !user.is_empty() && user.chars().all(is_printable))
-        .ok_or(Reason::UserIdentityInvalid)?
-        .to_owned();
-    check_channel(nominal_hashrate, max_target)?;
-    Ok(Request { kind, user_identity, nominal_hashrate, max_target })
+/// What a client asks for.
+pub(super) struct Asked<'a> {
+    pub(super) request_id: u32,
+    pub(super) kind: Kind,
+    pub(super) user_identity: &'a [u8],
+    pub(super) nominal_hashrate: f32,
+    pub(super) max_target: Target,
+    /// Bytes that the client wants to roll at least; 0 on a standard channel.
+    pub(super) extranonce_size: usize,
+}
+
+impl Asked<'_> {
+    fn check(&self, agreed: Agreed) -> Result<Request, Reason> {
+        let user_identity = std::str::from_utf8(self.user_identity)
+            .ok()
+            .filter(|user| !user.is_empty() && user.chars().all(is_printable))
+            .ok_or(Reason::UserIdentityInvalid)?
+            .to_owned();
+        let Self { kind, nominal_hashrate, max_target, extranonce_size, .. } = *self;
+        check_channel(nominal_hashrate, max_target)?;
+        match kind {
+            Kind::Extended if agreed.standard_jobs_only => Err(Reason::ChannelKindNotAllowed),
+            Kind::Standard if agreed.work_selection => Err(Reason::StandardChannelNotAllowed),
+            _ if extranonce_size > ROLLABLE_LEN => Err(Reason::ExtranonceSizeUnsupported),
+            _ => Ok(Request { kind, user_identity, nominal_hashrate, max_target }),
+        }
+    }
 }
 
 impl Session {
     pub(super) fn open(
         &mut self,
-        request_id: u32,
-        request: Result<Request, Reason>,
-        extranonce_size: usize,
+        asked: Asked<'_>,
         agreed: Agreed,
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), Close> {
-        if !self.opening.opens.take(now) {
-            return self.refuse(request_id, Reason::ChannelRateLimited, out);
-        }
-        let request = request.and_then(|request| match request.kind {
-            Kind::Extended if agreed.standard_jobs_only => Err(Reason::ChannelKindNotAllowed),
-            Kind::Standard if agreed.work_selection => Err(Reason::StandardChannelNotAllowed),
-            _ if extranonce_size > ROLLABLE_LEN => Err(Reason::ExtranonceSizeUnsupported),
-            _ => Ok(request),
-        });
+        let request_id = asked.request_id;
+        let allowed = self.opening.opens.take(now);
+        let request = if allowed { asked.check(agreed) } else { Err(Reason::ChannelRateLimited) };
         let request = match request {
             Ok(request) => request,
-            Err(reason) => return self.refuse(request_id, reason, out),
+            Err(reason) => {
+                let user = printable(asked.user_identity, MAX_IDENTITY);
+                return self.refuse(request_id, user, reason, out);
+            }
         };
         match self.shared.users.known(&request.user_identity, now) {
             Some(Ok(())) => self.admit(request_id, request, now, out),
-            Some(Err(reason)) => self.refuse(request_id, reason, out),
+            Some(Err(reason)) => self.refuse(request_id, request.user_identity, reason, out),
             None if self.opening.asked.len() >= MAX_ASKED => {
-                self.refuse(request_id, Reason::ChannelRateLimited, out)
+                self.refuse(request_id, request.user_identity, Reason::ChannelRateLimited, out)
             }
             None => {
                 let ticket = self.opening.next_ticket;
@@ -131,13 +142,19 @@ impl Session {
         let Some((request_id, request)) = self.opening.asked.remove(&ticket) else { return Ok(()) };
         match answer {
             Ok(()) => self.admit(request_id, request, now, out),
-            Err(reason) => self.refuse(request_id, reason, out),
+            Err(reason) => self.refuse(request_id, request.user_identity, reason, out),
         }
     }
 
-    fn refuse(&mut self, request_id: u32, reason: Reason, out: &mut Outbox) -> Result<(), Close> {
-        let detail = reason.meaning().to_owned();
-        self.shared.events.emit(Event::ChannelRefused { connection: self.number, reason, detail });
+    fn refuse(
+        &mut self,
+        request_id: u32,
+        user_identity: String,
+        reason: Reason,
+        out: &mut Outbox,
+    ) -> Result<(), Close> {
+        let (connection, detail) = (self.number, reason.meaning().to_owned());
+        self.shared.events.emit(Event::ChannelRefused { connection, user_identity, reason, detail });
         let error = OpenMiningChannelError { request_id, error_code: code(reason) };
         out.send(Mining::OpenMiningChannelError(error))
     }
@@ -151,10 +168,10 @@ impl Session {
         out: &mut Outbox,
     ) -> Result<(), Close> {
         if self.channels.len() >= self.shared.limits.max_channels_per_connection {
-            return self.refuse(request_id, Reason::ChannelLimitExceeded, out);
+            return self.refuse(request_id, request.user_identity, Reason::ChannelLimitExceeded, out);
         }
         let Ok(place) = self.shared.channels.clone().try_acquire_owned() else {
-            return self.refuse(request_id, Reason::ChannelCapacityExhausted, out);
+            return self.refuse(request_id, request.user_identity, Reason::ChannelCapacityExhausted, out);
         };
         let id = next(&mut self.opening.next_channel_id);
         let (prefix, terms) = (self.shared.extranonces.next(), self.shared.limits.terms);
