@@ -9,16 +9,15 @@
 //! ([`Client::send_raw_frame`], [`Client::seal`], [`Client::send_bytes`]). Every message that comes is
 //! checked for the `channel_msg` bit that the specification gives it, whatever the test is about.
 
+mod gateway;
 mod link;
 mod work;
 
+pub use gateway::{BITS, gateway_for_clients};
 pub use link::{Frame, channel_bit};
 pub use work::{Job, OpenChannel, Share};
 
-use crate::{
-    backend::Backend,
-    gateway::{Channel, DEADLINE, Gateway, GatewayConfig, policy},
-};
+use crate::gateway::Channel;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use binary_sv2::U256;
 use codec_sv2::{NoiseDecoder, NoiseEncoder, TransportDecryptState, TransportEncryptState};
@@ -27,7 +26,6 @@ use mining_sv2::{
     SubmitSharesSuccessOwned,
 };
 use parsers_sv2::{CommonMessagesOwned, Mining, MiningOwned};
-use serde_json::json;
 use std::collections::{BTreeSet, VecDeque};
 use tokio::net::TcpStream;
 
@@ -42,36 +40,6 @@ pub const REQUIRES_EXTENDED_CHANNELS: u32 = 0b010;
 
 /// The largest target, which every hash meets.
 pub const EASIEST: [u8; 32] = [0xff; 32];
-
-/// Network target of [`gateway_for_clients`]: one of 65,537 hashes solves a block, so that a test finds
-/// one on purpose at once and by accident hardly ever, and only if it does not look.
-pub const BITS: &str = "1f00ffff";
-
-/// A gateway on the embedded chain, and its backend, whose work changes when a block is found and at no
-/// other time, however slow the machine is. `adjust` has the last word on the configuration.
-///
-/// # Errors
-/// When one of the two does not start.
-pub async fn gateway_for_clients(
-    adjust: impl FnOnce(GatewayConfig) -> GatewayConfig,
-) -> Result<(Backend, Gateway)> {
-    let backend = Backend::start("test", "a secret of the pool").await?;
-    let floor = json!({ "min_avg_fee": { "low": 1, "mid": 1, "high": 1 } });
-    let config = GatewayConfig::new("inline")?
-        .embedded(BITS, 20)
-        .set("source", "refresh", "1h")
-        .set("source", "stale_after", "1h")
-        .set("gate", "verdict_timeout", "10s")
-        .set("gate", "hold_timeout", "2m")
-        // A channel keeps the target it was opened with, and every hash may be a share.
-        .set("miners", "vardiff", "off")
-        .set("miners", "min_difficulty", 0.0)
-        .pool(&backend)
-        .policy("fee-floor", &policy("fee-floor")?, &floor)?;
-    let mut gateway = Gateway::start(&adjust(config)).await?;
-    gateway.wait_for_event("work", DEADLINE, |e| e["event"] == "work_released").await?;
-    Ok((backend, gateway))
-}
 
 /// One message.
 #[derive(Clone, Debug)]

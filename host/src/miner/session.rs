@@ -245,11 +245,11 @@ impl Session {
     /// Gives a channel another target if its accepted shares ask for one. The jobs that are out keep
     /// theirs, so the same work follows as a job of its own, with a later time that makes it fresh.
     fn adjust(&mut self, channel_id: u32, now: Instant, out: &mut Outbox) -> Result<(), Close> {
-        let job = self.work.job.clone();
         // While work is held back the newest job is one of an old tip: not to be handed out again.
-        let again = job.clone().filter(|_| !self.work.held && self.gets_jobs());
+        let again = !self.work.held && self.gets_jobs();
+        let job = self.work.job.as_ref();
         let Some(channel) = self.channels.get_mut(&channel_id) else { return Ok(()) };
-        let Some(estimate) = channel.adjust(job.as_deref(), now) else { return Ok(()) };
+        let Some(estimate) = channel.adjust(job.map(|job| &**job), now) else { return Ok(()) };
         send_target(channel_id, channel.target, out)?;
         self.shared.events.emit(Event::TargetChanged(schema::TargetChanged {
             connection: self.number,
@@ -260,10 +260,10 @@ impl Session {
             window_s: estimate.window.as_secs_f64(),
             shares: estimate.shares,
         }));
-        let Some(job) = again else { return Ok(()) };
-        let ntime = first_ntime(&job).max(unix_seconds()).max(channel.newest_ntime().saturating_add(1));
+        let Some(job) = job.filter(|_| again) else { return Ok(()) };
+        let ntime = first_ntime(job).max(unix_seconds()).max(channel.newest_ntime().saturating_add(1));
         let job_id = next(&mut self.next_job_id);
-        send_job(channel, &job, job_id, ntime, out)
+        send_job(channel, job, job_id, ntime, out)
     }
 
     fn gets_jobs(&self) -> bool {
