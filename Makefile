@@ -62,7 +62,7 @@ audit: deny ## known vulnerabilities in dependencies (needs the network)
 	cargo deny --workspace check advisories
 
 bench: policies ## handshake, frames and policies: measured here, beside the reference
-	cargo bench --package reservegrid --bench noise --bench fee_floor
+	cargo bench --package reservegrid --bench noise --bench pack --bench facts --bench swap
 
 clean: ## remove what was built; tools and node stay in .cache
 	cargo clean

@@ -4,8 +4,10 @@
 //! [`gate`] → [`job`] → [`miner`] → [`share`] → [`ledger`]. [`reason`] and [`event`] look at every stage;
 //! [`gateway`] connects them. `ARCHITECTURE.md` is the map.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod api;
+pub mod author;
 pub mod client;
 pub mod config;
 pub mod demo;
@@ -18,7 +20,9 @@ pub mod miner;
 pub mod noise;
 pub mod policy;
 pub mod reason;
+pub mod record;
 pub mod share;
 pub mod sv2;
+pub mod swap;
 pub mod template;
 mod words;

@@ -1,19 +1,26 @@
 //! The `reservegrid` command.
 //!
-//! Exit codes: 0 done; 1 something failed while running; 2 wrong command line; 64 wrong configuration
-//! (every fault is listed).
+//! Exit codes: 0 done; 1 something failed while running, or a policy did not do what was expected; 2
+//! wrong command line; 64 wrong configuration, or another wrong input (every fault is listed); 69 no
+//! verdict could be given at the moment.
+//!
+//! `cli` has the larger commands.
 
 #![forbid(unsafe_code)]
 
+mod cli;
+
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
+use cli::policy::PolicyCommand;
 use reservegrid::{
+    author::InputFault,
     client::{self, MinerConfig, MinerEvent},
     config::{Config, ConfigFaults},
     demo,
+    event::schema::Trigger,
     gateway::{Gateway, StartError},
     noise::{AuthorityPublicKey, AuthoritySecretKey},
-    policy,
     reason::Reason,
 };
 use std::{
@@ -25,7 +32,7 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-/// Exit code for a configuration that cannot be used (EX_USAGE of sysexits).
+/// Exit code for a configuration, or another input, that cannot be used (EX_USAGE of sysexits).
 const EXIT_CONFIG: u8 = 64;
 
 #[derive(Parser)]
@@ -57,7 +64,7 @@ enum Command {
     /// Make keys
     #[command(subcommand)]
     Keys(KeysCommand),
-    /// Work with policies
+    /// Write, build, test and measure policies, and check their verdicts
     #[command(subcommand)]
     Policy(PolicyCommand),
     /// Print every reason code of the gateway
@@ -112,19 +119,6 @@ enum KeysCommand {
     Generate,
 }
 
-#[derive(Subcommand)]
-enum PolicyCommand {
-    /// Build a policy crate into a WebAssembly component
-    Build {
-        /// Folder of the policy's crate
-        #[arg(value_name = "DIR")]
-        crate_dir: PathBuf,
-        /// Where the component goes
-        #[arg(long, short, value_name = "FILE")]
-        out: PathBuf,
-    },
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     tracing_subscriber::fmt()
@@ -134,9 +128,10 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .init();
     match dispatch(cli.command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let config_fault = error.is::<ConfigFaults>()
+                || error.is::<InputFault>()
                 || matches!(
                     error.downcast_ref(),
                     Some(StartError::Policies { .. } | StartError::Key(_) | StartError::Source(_))
@@ -147,29 +142,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<()> {
+fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run { config } => runtime()?.block_on(run(&config)),
-        Command::Demo { config } => runtime()?.block_on(async { demo::run(&config, stop_signal()?).await }),
-        Command::Miner(args) => runtime()?.block_on(mine(args)),
+        Command::Run { config } => runtime()?.block_on(run(&config))?,
+        Command::Demo { config } => {
+            runtime()?.block_on(async { demo::run(&config, stop_signal()?).await })?
+        }
+        Command::Miner(args) => runtime()?.block_on(mine(args))?,
         Command::Config(ConfigCommand::Check { config }) => {
             Config::load(&config)?;
             println!("{}: no faults", config.display());
-            Ok(())
         }
         Command::Keys(KeysCommand::Generate) => {
             let secret = AuthoritySecretKey::generate();
             println!("public key, for miners:                {}", secret.public());
             println!("secret key, for [miners] authority_secret_file: {}", secret.expose_text());
-            Ok(())
         }
-        Command::Policy(PolicyCommand::Build { crate_dir, out }) => {
-            policy::build::build(&crate_dir, &out)?;
-            println!("{}", out.display());
-            Ok(())
-        }
-        Command::Reasons { json } => reasons(json),
+        Command::Policy(command) => return command.execute(),
+        Command::Reasons { json } => reasons(json)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -204,11 +196,22 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
 
 async fn run(config: &Path) -> Result<()> {
     let stop = stop_signal()?;
+    // In place before anything starts: from then on SIGHUP ends nothing.
+    let mut hangup = signal(SignalKind::hangup())?;
     let gateway = Gateway::start(Config::load(config)?).await?;
+    let swaps = gateway.swaps();
+    let reloads = tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            // What came of it is an event; there is nobody here to tell.
+            let _ = swaps.reload(Trigger::Signal, false).await;
+        }
+    });
     let broken = tokio::select! {
         () = stop => false,
         () = gateway.broken() => true,
     };
+    reloads.abort();
+    let _ = reloads.await;
     gateway.drain().await;
     anyhow::ensure!(!broken, "a part of the gateway ended by itself; what was open was drained");
     Ok(())

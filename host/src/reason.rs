@@ -103,6 +103,22 @@ reasons! {
             "The policy stopped with a trap (a panic, or an instruction that cannot be executed).";
         PolicyOutputInvalid = "policy_output_invalid", Policy, Error, None,
             "The policy returned something that is not a well-formed verdict.";
+        PolicyMonitorSkipped = "policy_monitor_skipped", Operator, Info, None,
+            "The monitored policies were not asked about this template: they still judge an earlier one.";
+    }
+    swap {
+        PolicySetSwapped = "policy_set_swapped", Operator, Info, None,
+            "Another policy set judges from now on.";
+        PolicySetRolledBack = "policy_set_rolled_back", Operator, Info, None,
+            "The previous policy set judges again.";
+        PolicySetUnchanged = "policy_set_unchanged", Operator, Info, None,
+            "The proposed policy set is the one that runs already.";
+        PolicySwapRefused = "policy_swap_refused", Operator, Error, None,
+            "The proposed policy set has faults; the running set was left as it is.";
+        PolicySwapBusy = "policy_swap_busy", Operator, Warning, None,
+            "Another change of the policy set is under way.";
+        PolicyRollbackUnavailable = "policy_rollback_unavailable", Operator, Warning, None,
+            "There is no previous policy set to go back to.";
     }
     transport {
         NoiseHandshakeFailed = "noise_handshake_failed", Peer, Warning, None,
@@ -209,6 +225,8 @@ reasons! {
             "No verdict on work for the new tip came in time; miners are held.";
         PrevhashHeld = "prevhash_held", Policy, Warning, None,
             "Work on the new tip was refused; miners keep their last job for now.";
+        WorkWithdrawn = "work_withdrawn", Policy, Warning, None,
+            "The work in use is refused after all (other policies, or another mode); miners keep it for now.";
         PrevhashHoldExpired = "prevhash_hold_expired", Policy, Error, None,
             "No work on the new tip was admitted in time; miners are disconnected.";
         TemplateSuperseded = "template_superseded", Nobody, Info, None,
@@ -242,6 +260,20 @@ reasons! {
         ForwardRecovered = "forward_recovered", Nobody, Info, None,
             "The pool backend takes shares again, or shares of an earlier run were taken up.";
     }
+    api {
+        ApiUnauthorized = "api_unauthorized", Peer, Warning, None,
+            "The HTTP request does not carry the token, or comes from a web page.";
+        ApiRequestInvalid = "api_request_invalid", Peer, Info, None,
+            "The HTTP request is none that the gateway answers.";
+        ApiTimeout = "api_timeout", Us, Warning, None,
+            "The answer to the HTTP request took too long; what it asked for may still happen.";
+    }
+    record {
+        RecordDropped = "record_dropped", Operator, Warning, None,
+            "Judged templates were not recorded because they came faster than the disk takes them.";
+        RecordWriteFailed = "record_write_failed", Operator, Error, None,
+            "A judged template could not be recorded; judging goes on without.";
+    }
     gateway {
         InternalError = "internal_error", Us, Error, None,
             "Something happened that the gateway's authors thought impossible; please report it.";
@@ -249,6 +281,8 @@ reasons! {
     config {
         ConfigInvalid = "config_invalid", Operator, Error, None,
             "The configuration has faults; each is listed with its place.";
+        ConfigRestartNeeded = "config_restart_needed", Operator, Warning, None,
+            "The configuration file has other values in keys that take effect at the next start only.";
     }
 }
 

@@ -9,9 +9,12 @@ mod hostile;
 mod templates;
 
 use reservegrid::{
-    policy::{DEFAULT_FUEL, EngineLimits, Judge, Judgement, PolicyFault, PolicySet, PolicySpec, Verdict},
+    policy::{
+        DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, Judge, Judgement, PolicyEngine, PolicyFault,
+        PolicySet, PolicySpec, PolicyStore, Verdict,
+    },
     reason::Reason,
-    template::{Context, Sourced},
+    template::{Context, Template},
 };
 use serde_json::{Value, json};
 use std::{
@@ -37,7 +40,17 @@ fn spec(module: impl Into<PathBuf>, settings: Value) -> PolicySpec {
         sha256: None,
         settings,
         fuel: DEFAULT_FUEL,
+        enforcement: Enforcement::Enforce,
     }
+}
+
+/// Loads a set on an engine of its own.
+fn load_set(limits: EngineLimits, specs: &[PolicySpec]) -> Result<PolicySet, Vec<PolicyFault>> {
+    PolicySet::load(&PolicyEngine::start(limits, None).unwrap(), specs)
+}
+
+fn inputs(template: Arc<Template>, context: Context) -> Inputs {
+    Inputs { template, context: Arc::new(context) }
 }
 
 /// All the time in the world, so that a slow machine changes no verdict.
@@ -46,12 +59,12 @@ fn patient() -> EngineLimits {
 }
 
 fn load(settings: Value) -> PolicySet {
-    PolicySet::load(patient(), &[spec(fee_floor(), settings)]).unwrap()
+    load_set(patient(), &[spec(fee_floor(), settings)]).unwrap()
 }
 
 /// The only fault of a set that does not load.
 fn fault(spec: PolicySpec) -> PolicyFault {
-    let faults = PolicySet::load(EngineLimits::default(), &[spec]).unwrap_err();
+    let faults = load_set(EngineLimits::default(), &[spec]).unwrap_err();
     assert_eq!(faults.len(), 1, "{faults:#?}");
     faults.into_iter().next().unwrap()
 }
@@ -68,7 +81,7 @@ fn verdict(judgement: &Judgement) -> String {
 #[test]
 fn a_template_above_the_floor_is_accepted() {
     let set = load(tiers());
-    let judgement = set.evaluate(&with_fees([200, 201]), &mempool(1_000_000));
+    let judgement = set.evaluate(&inputs(with_fees([200, 201]), mempool(1_000_000)));
     assert_eq!(
         verdict(&judgement),
         r#"{"accepted":true,"reason_code":null,"reason_detail":null,"policy_context":{}}"#
@@ -81,7 +94,7 @@ fn a_template_above_the_floor_is_accepted() {
 
 #[test]
 fn an_average_below_the_floor_has_exactly_the_catalogues_shape() {
-    let judgement = load(tiers()).evaluate(&with_fees([140, 142]), &mempool(1_000_000));
+    let judgement = load(tiers()).evaluate(&inputs(with_fees([140, 142]), mempool(1_000_000)));
     assert_eq!(
         verdict(&judgement),
         r#"{"accepted":false,"reason_code":"avg_fee_below_minimum","reason_detail":"avg_fee=141 < min_avg_fee_used=200","policy_context":{"fee_tier":"mid","min_avg_fee_used":200}}"#
@@ -112,7 +125,7 @@ fn every_other_code_of_fee_floor_comes_through_the_engine() {
         ),
     ];
     for (settings, context, expected) in cases {
-        let judgement = load(settings).evaluate(&with_fees([555, 554]), &context);
+        let judgement = load(settings).evaluate(&inputs(with_fees([555, 554]), context));
         assert_eq!(verdict(&judgement), expected);
     }
 }
@@ -122,8 +135,8 @@ fn the_first_rejection_decides_and_what_was_said_before_is_kept() {
     let mut specs =
         [spec(fee_floor(), json!({ "min_avg_fee": { "mid": 0, "high": 0 } })), spec(fee_floor(), tiers())];
     specs[1].name = "strict".into();
-    let set = PolicySet::load(patient(), &specs).unwrap();
-    let judgement = set.evaluate(&with_fees([1]), &mempool(0));
+    let set = load_set(patient(), &specs).unwrap();
+    let judgement = set.evaluate(&inputs(with_fees([1]), mempool(0)));
     assert_eq!(judgement.decided_by.as_deref(), Some("strict"));
     let said: Vec<(&str, bool)> =
         judgement.policies.iter().map(|result| (result.name.as_str(), result.verdict.accepted)).collect();
@@ -136,7 +149,8 @@ fn the_same_inputs_take_the_same_fuel_on_any_set() {
     let (first, second) = (load(settings.clone()), load(settings));
     assert_eq!(first.digest(), second.digest());
     let template = with_fees(std::iter::repeat_n(1000, 300));
-    let fuel = |set: &PolicySet| set.evaluate(&template, &mempool(0)).policies[0].fuel.unwrap();
+    let fuel =
+        |set: &PolicySet| set.evaluate(&inputs(template.clone(), mempool(0))).policies[0].fuel.unwrap();
     assert_eq!([fuel(&first), fuel(&first)], [fuel(&second); 2]);
 }
 
@@ -144,7 +158,7 @@ fn the_same_inputs_take_the_same_fuel_on_any_set() {
 fn other_settings_or_other_fuel_make_another_set() {
     let digest = |settings, fuel| {
         let spec = PolicySpec { fuel, ..spec(fee_floor(), settings) };
-        PolicySet::load(EngineLimits::default(), &[spec]).unwrap().digest()
+        load_set(EngineLimits::default(), &[spec]).unwrap().digest()
     };
     let base = digest(tiers(), DEFAULT_FUEL);
     assert_ne!(base, digest(tiers(), DEFAULT_FUEL + 1));
@@ -158,7 +172,7 @@ fn every_fault_of_every_policy_is_reported_at_once() {
         spec(fee_floor(), bad),
         PolicySpec { name: "gone".into(), ..spec("/nonexistent/gone.wasm", json!({})) },
     ];
-    let faults = PolicySet::load(EngineLimits::default(), &specs).unwrap_err();
+    let faults = load_set(EngineLimits::default(), &specs).unwrap_err();
     let found: Vec<String> = faults.iter().map(ToString::to_string).collect();
     let prefix = "policy \"under-test\": policy_settings_invalid:";
     assert_eq!(
@@ -191,7 +205,7 @@ fn what_is_no_component_of_the_contract_is_refused_with_what_to_do() {
         (&wat::parse_str("(module)").unwrap(), Reason::PolicyModuleInvalid, "a core WebAssembly module"),
         (&wat::parse_str("(component)").unwrap(), Reason::PolicyModuleInvalid, "does not fit the contract"),
         (&wat::parse_str(wasi).unwrap(), Reason::PolicyImportRefused, "wasi:cli/environment@0.2.0"),
-        (&wat::parse_str(future).unwrap(), Reason::PolicyImportRefused, "serves version @0.1.0"),
+        (&wat::parse_str(future).unwrap(), Reason::PolicyImportRefused, "serves version 0.1.0"),
     ];
     for (index, (bytes, reason, words)) in cases.into_iter().enumerate() {
         let path = dir.path().join(format!("{index}.wasm"));
@@ -207,13 +221,13 @@ fn hostile_set(evaluate: &str, fuel: u64, limits: EngineLimits) -> PolicySet {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("hostile.wasm");
     std::fs::write(&path, hostile::component(evaluate)).unwrap();
-    PolicySet::load(limits, &[PolicySpec { fuel, ..spec(path, json!({})) }]).unwrap()
+    load_set(limits, &[PolicySpec { fuel, ..spec(path, json!({})) }]).unwrap()
 }
 
 /// What comes of a hostile guest.
 fn judged(evaluate: &str, fuel: u64) -> Judgement {
     let set = hostile_set(evaluate, fuel, patient());
-    set.evaluate(&with_fees([1, 2, 3]), &Context::default())
+    set.evaluate(&inputs(with_fees([1, 2, 3]), Context::default()))
 }
 
 /// Asserts that a guest is answered with a code of the gateway, in words that fit.
@@ -246,7 +260,7 @@ fn an_endless_loop_runs_out_of_fuel() {
 #[test]
 fn an_endless_loop_with_endless_fuel_is_stopped_by_the_clock() {
     let set = hostile_set("(loop (br 0)) unreachable", u64::MAX, EngineLimits::default());
-    let judgement = set.evaluate(&with_fees([]), &Context::default());
+    let judgement = set.evaluate(&inputs(with_fees([]), Context::default()));
     let detail = "no verdict within 50 ms, the time for the whole set";
     assert_eq!(judgement.verdict, Verdict::fault(Reason::PolicyDeadlineExceeded, detail));
     assert!(judgement.infrastructure_fault);
@@ -257,7 +271,7 @@ fn an_endless_loop_with_endless_fuel_is_stopped_by_the_clock() {
 fn a_policy_whose_time_is_used_up_before_it_begins_is_not_started() {
     let limits = EngineLimits { deadline: Duration::ZERO, ..EngineLimits::default() };
     let set = hostile_set("i32.const 1024", DEFAULT_FUEL, limits);
-    let judgement = set.evaluate(&with_fees([]), &Context::default());
+    let judgement = set.evaluate(&inputs(with_fees([]), Context::default()));
     assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicyDeadlineExceeded.code());
 }
 
@@ -314,24 +328,27 @@ fn a_stopped_guest_costs_its_instance_and_nothing_else() {
     let set = hostile_set("unreachable", DEFAULT_FUEL, patient());
     let template = with_fees([]);
     for _ in 0..200 {
-        let judgement = set.evaluate(&template, &Context::default());
+        let judgement = set.evaluate(&inputs(template.clone(), Context::default()));
         assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicyTrapped.code());
     }
 }
 
+fn judge(limits: EngineLimits, workers: usize) -> Judge {
+    let engine = PolicyEngine::start(limits, None).unwrap();
+    let store = PolicyStore::load(engine, vec![spec(fee_floor(), tiers())], 0).unwrap();
+    Judge::new(Arc::new(store), workers)
+}
+
 #[tokio::test]
 async fn the_judge_gives_the_same_verdict_off_the_async_threads() {
-    let judge = Judge::new(Arc::new(load(tiers())), 1);
-    let sourced = Sourced { template: with_fees([140, 142]), context: mempool(1_000_000) };
-    let judgement = judge.judge(sourced).await;
-    assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), "avg_fee_below_minimum");
+    let judged = judge(patient(), 1).judge(inputs(with_fees([140, 142]), mempool(1_000_000))).await;
+    assert_eq!(judged.judgement.verdict.reason_code.unwrap().as_str(), "avg_fee_below_minimum");
 }
 
 #[tokio::test]
 async fn without_a_free_place_the_judge_rejects_instead_of_queueing() {
-    let set = hostile_set("i32.const 1024", DEFAULT_FUEL, EngineLimits::default());
-    let judge = Judge::new(Arc::new(set), 0);
-    let judgement = judge.judge(Sourced { template: with_fees([500]), context: mempool(0) }).await;
-    assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicySetUnavailable.code());
-    assert!(judgement.infrastructure_fault);
+    let judged = judge(EngineLimits::default(), 0).judge(inputs(with_fees([500]), mempool(0))).await;
+    let Judgement { verdict, infrastructure_fault, .. } = judged.judgement;
+    assert_eq!(verdict.reason_code.unwrap().as_str(), Reason::PolicySetUnavailable.code());
+    assert!(infrastructure_fault);
 }

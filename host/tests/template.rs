@@ -7,10 +7,18 @@
 mod blocks;
 #[path = "template/chain.rs"]
 mod chain;
+#[path = "template/coinbase.rs"]
+mod coinbase;
+#[path = "template/context.rs"]
+mod context;
+#[path = "template/discrepancies.rs"]
+mod discrepancies;
 #[path = "template/node.rs"]
 mod node;
 #[path = "template/polling.rs"]
 mod polling;
+#[path = "template/record.rs"]
+mod record;
 #[path = "template/server.rs"]
 mod server;
 #[path = "template/solve.rs"]

@@ -5,9 +5,9 @@
 #[path = "template/solve.rs"]
 mod solve;
 
-use bitcoin::Network;
+use bitcoin::{CompactTarget, Network, ScriptBuf};
 use reservegrid::template::{
-    SubmitOutcome, TemplateSource,
+    ChainTip, CoinbaseSpec, SubmitOutcome, TemplateSource,
     chain::{EmbeddedChain, EmbeddedConfig},
     node::{Auth, NodeConfig, NodeSource},
 };
@@ -69,6 +69,7 @@ impl Node {
             auth: Auth::Cookie(cookie),
             network: Network::Regtest,
             request_timeout: LONG,
+            coinbase: CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: "/tests/".to_owned() },
         })
         .unwrap()
     }
@@ -107,8 +108,13 @@ async fn a_real_node_accepts_every_block_of_the_embedded_chain() {
         };
         assert_eq!(real.submit_block(&block).await.unwrap(), SubmitOutcome::Accepted, "block {found}");
         assert_eq!(real.submit_block(&block).await.unwrap(), SubmitOutcome::Accepted, "delivered again");
-        let next = real.next_template(None, LONG).await.unwrap().unwrap().template;
+        let sourced = real.next_template(None, LONG).await.unwrap().unwrap();
+        let next = sourced.template;
         let (height, tip) = embedded.tip();
+        assert_eq!(next.discrepancies, []);
+        let next_bits = Some(CompactTarget::from_consensus(0x207f_ffff));
+        assert_eq!(sourced.context.tip, Some(ChainTip { hash: tip, height, next_bits }));
+        assert_eq!(sourced.context.known.unwrap().len(), next.transactions.len());
         assert_eq!((next.height, next.previous_block_hash), (height + 1, tip), "the node is on another tip");
     }
 }

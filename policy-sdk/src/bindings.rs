@@ -7,4 +7,5 @@ wit_bindgen::generate!({
     world: "template-policy",
     pub_export_macro: true,
     default_bindings_module: "reservegrid_policy_sdk::bindings",
+    additional_derives: [PartialEq, Eq],
 });

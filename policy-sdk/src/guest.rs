@@ -1,7 +1,7 @@
 //! Between the generated exports and the [`Policy`] trait.
 
 use crate::{
-    Context, Policy, Settings, SettingsFault, Template, bindings,
+    CoinbaseTransaction, Discrepancy, Policy, Settings, SettingsFault, Template, bindings,
     bindings::reservegrid::policy::{
         context, template,
         types::{CodeInfo, PolicyMetadata, Verdict},
@@ -22,7 +22,7 @@ impl<P: Policy> bindings::Guest for Exported<P> {
             version: P::VERSION.into(),
             summary: P::SUMMARY.into(),
             codes: codes.collect(),
-            settings_schema: Settings::schema(|settings| drop(P::configure(settings))),
+            settings_schema: Settings::schema(|settings| drop(P::configure(settings))).document(),
         }
     }
 
@@ -37,7 +37,7 @@ impl<P: Policy> bindings::Guest for Exported<P> {
             panic!("evaluate was called with settings that validate-settings refuses");
         };
         let template = Template::new(&Host, template::summary());
-        match policy.evaluate(&template, &Context { mempool: context::mempool() }) {
+        match policy.evaluate(&template, &context::snapshot()) {
             Ok(()) => Verdict::Accept,
             Err(rejection) => Verdict::Reject(rejection),
         }
@@ -48,6 +48,12 @@ impl<P: Policy> bindings::Guest for Exported<P> {
 struct Host;
 
 impl Rows for Host {
+    fn coinbase(&self) -> CoinbaseTransaction {
+        template::coinbase()
+    }
+    fn discrepancies(&self) -> Vec<Discrepancy> {
+        template::discrepancies()
+    }
     fn fees(&self, start: u32, count: u32) -> Vec<u64> {
         template::fees(start, count)
     }
@@ -62,6 +68,9 @@ impl Rows for Host {
     }
     fn txids(&self, start: u32, count: u32) -> Vec<u8> {
         template::txids(start, count)
+    }
+    fn known(&self, start: u32, count: u32) -> Vec<u8> {
+        context::known(start, count)
     }
     fn raw_transaction(&self, index: u32) -> Vec<u8> {
         template::raw_transaction(index)

@@ -48,24 +48,21 @@ mod settings;
 mod template;
 pub mod testing;
 mod verdict;
+mod words;
 
 pub use bindings::reservegrid::policy::{
-    context::MempoolState,
-    template::{Provenance, TemplateSummary},
+    context::{ChainTip, ContextSnapshot as Context, FeeRatePercentiles, MempoolState},
+    template::{
+        CoinbaseOutput, CoinbaseTransaction, Discrepancy, DiscrepancyKind, Provenance, TemplateSummary,
+    },
     types::{ContextValue, Rejection, SettingsFault},
 };
 pub use settings::Settings;
-pub use template::{Rows, Template, Traits};
+pub use template::{Chunk, Rows, Template, Traits};
+pub use words::{block_hash, hex};
 
 /// `Ok(())` accepts the template, so rules can be chained with `?`.
 pub type Verdict = Result<(), Rejection>;
-
-/// The world around a template, as it was just before the evaluation.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Context {
-    /// State of the node's mempool; `None` when the template source could not say.
-    pub mempool: Option<MempoolState>,
-}
 
 /// A policy: a value that holds its settings and judges templates by them.
 pub trait Policy: Sized {

@@ -157,6 +157,17 @@ impl GatewayConfig {
         Ok(self)
     }
 
+    /// Sets any key of the policy of this name.
+    #[must_use]
+    pub fn set_policy(mut self, name: &str, key: &str, value: impl Into<Toml>) -> Self {
+        let list = self.table.get_mut("policy").and_then(Toml::as_array_mut);
+        let mut entries = list.into_iter().flatten().filter_map(Toml::as_table_mut);
+        if let Some(entry) = entries.find(|entry| entry.get("name").and_then(Toml::as_str) == Some(name)) {
+            entry.insert(key.into(), value.into());
+        }
+        self
+    }
+
     /// No policies any more, to give others.
     #[must_use]
     pub fn without_policies(mut self) -> Self {
@@ -194,6 +205,22 @@ impl GatewayConfig {
         self.folder.path()
     }
 
+    /// The configuration file.
+    pub fn file(&self) -> PathBuf {
+        self.folder().join("gateway.toml")
+    }
+
+    /// Writes the configuration file, at once and whole, also under a gateway that runs.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self) -> Result<()> {
+        let next = self.folder().join("gateway.toml.next");
+        std::fs::write(&next, toml::to_string(&self.table)?)?;
+        std::fs::rename(next, self.file())?;
+        Ok(())
+    }
+
     /// The ledger's folder.
     pub fn ledger(&self) -> PathBuf {
         self.folder().join("ledger")
@@ -208,6 +235,7 @@ pub struct Gateway {
     config: GatewayConfig,
     listen: Option<String>,
     authority_key: Option<String>,
+    api: Option<String>,
 }
 
 impl Gateway {
@@ -221,6 +249,7 @@ impl Gateway {
             gateway.wait_for_event("the start", DEADLINE, |e| e["event"] == "gateway_started").await?;
         let text = |name: &str| started[name].as_str().map(str::to_owned);
         (gateway.listen, gateway.authority_key) = (text("listen"), text("authority_key"));
+        gateway.api = text("api").map(|address| format!("http://{address}"));
         Ok(gateway)
     }
 
@@ -229,14 +258,14 @@ impl Gateway {
     /// # Errors
     /// When there is no binary.
     pub fn spawn(config: &GatewayConfig) -> Result<Self> {
-        let path = config.folder().join("gateway.toml");
-        std::fs::write(&path, toml::to_string(&config.table)?)?;
+        config.write()?;
+        let path = config.file();
         let run = config.runs.fetch_add(1, Ordering::Relaxed);
         let mut command = command()?;
         command.arg("run").arg("--config").arg(&path).envs(&config.variables).current_dir(config.folder());
         let events = Tail::at_end(config.folder().join("events.ndjson"))?;
         let process = Process::start(&format!("gateway-{run}"), command, config.folder())?;
-        Ok(Self { process, events, config: config.clone(), listen: None, authority_key: None })
+        Ok(Self { process, events, config: config.clone(), listen: None, authority_key: None, api: None })
     }
 
     /// Where miners connect, `127.0.0.1:PORT`.
@@ -253,6 +282,14 @@ impl Gateway {
     /// In shadow mode.
     pub fn authority_key(&self) -> Result<&str> {
         self.authority_key.as_deref().context("this gateway serves no miners")
+    }
+
+    /// Its HTTP surface, `http://127.0.0.1:PORT`.
+    ///
+    /// # Errors
+    /// When it has none.
+    pub fn api(&self) -> Result<&str> {
+        self.api.as_deref().context("this gateway has no HTTP surface")
     }
 
     /// The process: its output, signals to it, its end.

@@ -73,6 +73,8 @@ key_id = "with spaces"
 secret_file = "no-such-file"
 [ledgr]
 dir = "ledger"
+[record]
+keep = 0
 [gate]
 verdict_timeout = "5s"
 hold_timeout = "1s"
@@ -95,9 +97,10 @@ module = 5
         ("15:", "[pool] key_id: \"with spaces\""),
         ("16:", "[pool] secret_file:"),
         ("17:", "unknown section [ledgr]; did you mean [ledger]?"),
-        ("20:", "[gate] verdict_timeout: is longer than hold_timeout"),
-        ("23:", "[[policy]] name: \"Fee Floor\""),
-        ("24:", "[[policy]] module: 5 is not a path"),
+        ("20:", "[record] keep: 0 is not between 1 and 10000"),
+        ("22:", "[gate] verdict_timeout: is longer than hold_timeout"),
+        ("25:", "[[policy]] name: \"Fee Floor\""),
+        ("26:", "[[policy]] module: 5 is not a path"),
         (" ", "[ledger] dir: is missing"),
     ];
     for arguments in [["config", "check", "faulty.toml"], ["run", "--config", "faulty.toml"]] {
@@ -284,7 +287,17 @@ async fn a_secret_key_in_a_file_serves_as_well_and_a_public_one_in_its_place_doe
 #[tokio::test]
 async fn a_wrong_command_line_exits_with_two_and_the_usage() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    for arguments in [&["mine-gold"][..], &["run"], &["config"], &["miner", "--hashrate", "0"], &[]] {
+    for arguments in [
+        &["mine-gold"][..],
+        &["run"],
+        &["config"],
+        &["miner", "--hashrate", "0"],
+        &["policy"],
+        &["policy", "replay"],
+        &["policy", "bench", "any.wasm", "--runs", "0"],
+        &["policy", "inspect", "any.wasm", "--format", "xml"],
+        &[],
+    ] {
         let ended = run(folder.path(), arguments, &[]).await?;
         ensure!(ended.code == Some(2), "{arguments:?}: {:?}", ended.code);
         ensure!(ended.stderr.contains("Usage") || ended.stderr.contains("error:"), "{}", ended.stderr);

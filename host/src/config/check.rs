@@ -52,6 +52,17 @@ pub(super) fn at_least_16_bytes(secret: &Secret) -> Result<(), String> {
     if len >= 16 { Ok(()) } else { Err(format!("has {len} bytes; at least 16 are needed")) }
 }
 
+pub(super) fn bearer_token(token: &Option<Secret>) -> Result<(), String> {
+    let fits = |token: &Secret| {
+        (16..=256).contains(&token.expose().len()) && token.expose().bytes().all(|b| b.is_ascii_graphic())
+    };
+    if token.as_ref().is_none_or(fits) {
+        Ok(())
+    } else {
+        Err("is not a token of 16 to 256 printable ASCII characters without spaces".into())
+    }
+}
+
 pub(super) fn authority_key(secret: &Secret) -> Result<(), String> {
     let key = bitcoin::base58::decode_check(secret.expose()).is_ok_and(|bytes| bytes.len() == 32);
     if key { Ok(()) } else { Err("is not an authority key; `reservegrid keys generate` makes one".into()) }

@@ -16,7 +16,7 @@ use toml::{
 };
 
 /// What every variable of the gateway begins with.
-const PREFIX: &str = "RESERVEGRID_";
+pub(super) const PREFIX: &str = "RESERVEGRID_";
 
 /// The section of keys that stand above all sections.
 pub(super) const TOP: &str = "";

@@ -65,6 +65,15 @@ impl ConfigFaults {
         self.faults.iter()
     }
 
+    /// Where a fault is, as it is shown: `gateway.toml:12:19`, or the name of a variable.
+    pub fn place(&self, fault: &Fault) -> String {
+        match &fault.place {
+            Place::File { line, column } => format!("{}:{line}:{column}", self.file.display()),
+            Place::Whole => self.file.display().to_string(),
+            Place::Variable(name) => name.clone(),
+        }
+    }
+
     /// The file the faults are in.
     pub fn file(&self) -> &Path {
         &self.file
@@ -73,17 +82,9 @@ impl ConfigFaults {
 
 impl fmt::Display for ConfigFaults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, Fault { place, message }) in self.faults.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            match place {
-                Place::File { line, column } => {
-                    write!(f, "{}:{line}:{column}: {message}", self.file.display())?;
-                }
-                Place::Whole => write!(f, "{}: {message}", self.file.display())?,
-                Place::Variable(name) => write!(f, "{name}: {message}")?,
-            }
+        for (index, fault) in self.faults.iter().enumerate() {
+            let line_end = if index > 0 { "\n" } else { "" };
+            write!(f, "{line_end}{}: {}", self.place(fault), fault.message)?;
         }
         Ok(())
     }

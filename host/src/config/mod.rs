@@ -8,8 +8,10 @@
 //! - `sections`: the keys, each declared once with type, default and meaning; `check`: their bounds
 //! - `rules`: what must or may not stand together
 //! - `reader`, `document`: TOML and environment as typed values, with their places
+//! - `changes`: what differs between two configurations
 //! - `value`: how a text becomes a value; `fault`: what is said when it does not
 
+mod changes;
 mod check;
 mod document;
 mod fault;
@@ -26,12 +28,13 @@ pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
-    Coinbase, Console, Drain, EmbeddedSource, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
-    PolicyEntry, Pool, SECTIONS, Switch,
+    Api, Coinbase, Console, Drain, EmbeddedSource, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
+    PolicyEntry, Pool, Record, SECTIONS, Swap, Switch,
 };
 
 use crate::gate::mode::Mode;
 use bitcoin::{Network, ScriptBuf};
+use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -56,12 +59,33 @@ pub struct Config {
     pub gate: Gate,
     /// The policies in the order in which they are asked; at least one.
     pub policies: Vec<PolicyEntry>,
+    /// How the policies are exchanged while miners work.
+    pub swap: Swap,
+    /// The HTTP surface for operators.
+    pub api: Api,
     /// What serving miners needs: `None` exactly when [`Mode::serves_miners`] is false.
     pub serving: Option<Serving>,
+    /// Recordings of judged templates.
+    pub record: Record,
     /// Where events are written.
     pub events: Events,
     /// The end of the process.
     pub drain: Drain,
+    origin: Origin,
+}
+
+/// What a configuration was read from, to read it again.
+#[derive(Clone, Default)]
+struct Origin {
+    variables: Environment,
+    digest: [u8; 32],
+}
+
+/// The variables hold secrets.
+impl std::fmt::Debug for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origin").finish_non_exhaustive()
+    }
 }
 
 /// What serving miners needs.
@@ -103,7 +127,7 @@ impl Source {
 }
 
 /// How the gateway shows a node who it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeAuth {
     /// The node's cookie file; it changes whenever the node starts, so it is read for each connection.
     Cookie(PathBuf),
@@ -140,6 +164,19 @@ impl Config {
         Self::parse(&text, path, environment)
     }
 
+    /// Reads the same file again, with the variables that it was read with before.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn reload(&self) -> Result<Self, ConfigFaults> {
+        Self::load_with(&self.file, &self.origin.variables)
+    }
+
+    /// SHA-256 of the file's text.
+    pub fn file_digest(&self) -> [u8; 32] {
+        self.origin.digest
+    }
+
     /// Checks the text of a configuration; `path` names it in faults and its folder is where relative
     /// paths begin.
     ///
@@ -150,7 +187,11 @@ impl Config {
         let config = rules::read(&mut reader, path);
         let faults = reader.finish();
         match config {
-            Some(config) if faults.is_empty() => Ok(config),
+            Some(config) if faults.is_empty() => {
+                let variables = environment.iter().filter(|(name, _)| name.starts_with(document::PREFIX));
+                let variables = variables.map(|(name, value)| (name.clone(), value.clone())).collect();
+                Ok(Self { origin: Origin { variables, digest: Sha256::digest(text).into() }, ..config })
+            }
             _ => Err(ConfigFaults::new(path, faults)),
         }
     }

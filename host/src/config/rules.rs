@@ -2,12 +2,13 @@
 //! stand together. Reads the whole tree; a fault never stops the reading of the rest.
 
 use super::{
-    Config, Mode, NodeAuth, Serving, Source,
+    Config, Mode, NodeAuth, Origin, Serving, Source,
     document::{TOP, variable},
     reader::Reader,
     sections::{
-        Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Events, FILE_KEYS, Gate, Ledger, Miners, NodeKeys,
-        NodeSource, PolicyEntry, PolicyKeys, Pool, SourceKey, SourceKind, Top, key_names,
+        Api, Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Events, FILE_KEYS, Gate, Ledger, Miners,
+        NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind, Swap, Top,
+        key_names,
     },
 };
 use bitcoin::Network;
@@ -20,6 +21,8 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let coinbase = coinbase(reader, source.as_ref());
     let gate = gate(reader);
     let policies = policies(reader);
+    let swap = Swap::read(reader, "swap");
+    let api = api(reader);
     // Without miners their sections may be there, and are checked, but nothing in them is needed. The
     // same when the mode is not known: what is missing then is a guess.
     let serves = mode.is_some_and(Mode::serves_miners);
@@ -28,6 +31,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let pool = Pool::read(reader, "pool");
     let ledger = Ledger::read(reader, "ledger");
     reader.lenient = false;
+    let record = Record::read(reader, "record");
     let (events, drain) = (Events::read(reader, "events"), Drain::read(reader, "drain"));
     let serving = if serves { Some(Serving { miners: miners?, pool: pool?, ledger: ledger? }) } else { None };
     Some(Config {
@@ -37,9 +41,13 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
         coinbase: coinbase?,
         gate: gate?,
         policies: policies?,
+        swap: swap?,
+        api: api?,
         serving,
+        record: record?,
         events: events?,
         drain: drain?,
+        origin: Origin::default(),
     })
 }
 
@@ -155,6 +163,23 @@ fn gate(reader: &mut Reader) -> Option<Gate> {
     Some(gate)
 }
 
+fn api(reader: &mut Reader) -> Option<Api> {
+    let api = Api::read(reader, "api")?;
+    if api.listen.is_some_and(|address| !address.ip().is_loopback()) && api.token.is_none() {
+        reader.fault(
+            "api",
+            "listen",
+            format!(
+                "is no loopback address, so others can reach it: set {}, or name a file that holds a token \
+                 with token_file",
+                variable("api", "token")
+            ),
+        );
+        return None;
+    }
+    Some(api)
+}
+
 fn policies(reader: &mut Reader) -> Option<Vec<PolicyEntry>> {
     if reader.policies() == 0 {
         reader.fault_of_file("there is no [[policy]]; a gateway without one would judge nothing");
@@ -166,7 +191,7 @@ fn policies(reader: &mut Reader) -> Option<Vec<PolicyEntry>> {
         let section = format!("policy.{index}");
         let line = reader.place(&section, "").line().unwrap_or_default();
         let entry = PolicyKeys::read(reader, &section).and_then(|keys| {
-            let PolicyKeys { name, module, sha256, settings, fuel } = keys;
+            let PolicyKeys { name, module, sha256, settings, enforcement, fuel } = keys;
             if let Some(first) = lines.insert(name.clone(), line) {
                 reader.fault(
                     &section,
@@ -176,7 +201,7 @@ fn policies(reader: &mut Reader) -> Option<Vec<PolicyEntry>> {
                 return None;
             }
             let settings = settings.unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new()));
-            Some(PolicyEntry { name, module, sha256, settings, fuel, line })
+            Some(PolicyEntry { name, module, sha256, settings, fuel, enforcement, line })
         });
         entries = entries.zip(entry).map(|(mut entries, entry)| {
             entries.push(entry);

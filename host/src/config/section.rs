@@ -82,6 +82,14 @@ macro_rules! section {
                 doc: concat!($( $doc ),+),
             }, )+ ];
 
+            /// The keys that have another value in `other`.
+            #[allow(dead_code, reason = "some sections are only read into others")]
+            pub(super) fn differences(&self, other: &Self) -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $( if self.$key != other.$key { names.push(stringify!($key)); } )+
+                names
+            }
+
             /// Reads every key, so that every fault is found; `None` when there was one.
             pub(super) fn read(reader: &mut Reader, section: &str) -> Option<Self> {
                 $(

@@ -2,13 +2,17 @@
 
 use super::{
     Mode, NodeAuth,
-    check::{at_least_16_bytes, authority_key, between, header_text, plain_name, printable_tag, within},
+    check::{
+        at_least_16_bytes, authority_key, bearer_token, between, header_text, plain_name, printable_tag,
+        within,
+    },
     document::{TOP, variable},
     reader::Reader,
     secret::Secret,
     section::{KeyInfo, Presence, section},
     value::{Value, named},
 };
+use crate::policy::Enforcement;
 use bitcoin::{Address, CompactTarget, Network, ScriptBuf, address::NetworkUnchecked};
 use reqwest::Url;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -86,8 +90,26 @@ section! {
         sha256: Option<[u8; 32]> = optional();
         /// Settings for the policy; what they mean is the policy's business.
         settings: Option<serde_json::Value> = optional();
+        /// What its rejection does: "enforce", it decides; "monitor", it is written down.
+        enforcement: Enforcement = default("enforce");
         /// Instructions (wasmtime fuel) that one evaluation may use.
         fuel: u64 = default("10000000"), between(10_000, 100_000_000_000);
+    }
+
+    /// How the policies are exchanged while miners work.
+    pub Swap {
+        /// Templates that a proposed policy set judges, beside the running one, before it takes its place.
+        replay: u32 = default("16"), between(0, 64);
+        /// How often the configuration file and the modules are looked at for changes; "0s" for never.
+        watch: Duration = default("2s"), within("0s", "1h");
+    }
+
+    /// The HTTP surface for operators.
+    pub Api {
+        /// The address and port to listen on; without it there is none. Any but a loopback address needs a token.
+        listen: Option<SocketAddr> = optional();
+        /// What requests must carry (`Authorization: Bearer …`): at least 16 printable ASCII characters.
+        token: Option<Secret> = optional_secret(), bearer_token;
     }
 
     /// The listener for miners and its limits.
@@ -157,6 +179,14 @@ section! {
     pub Ledger {
         /// Its folder; it is made when it does not exist.
         dir: PathBuf = required();
+    }
+
+    /// Recordings of judged templates, for `reservegrid policy replay`.
+    pub Record {
+        /// Their folder; it is made when it does not exist. Without it nothing is recorded.
+        dir: Option<PathBuf> = optional();
+        /// How many are kept; a full block takes some megabytes.
+        keep: u32 = default("200"), between(1, 10_000);
     }
 
     /// Where events are written.
@@ -229,10 +259,11 @@ macro_rules! names {
 names!(SourceKind { "node" => Node, "embedded" => Embedded }, r#"a source; write "node" or "embedded""#);
 names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
 names!(Switch { "on" => On, "off" => Off }, r#"a switch; write "on" or "off""#);
+names!(Enforcement { "enforce" => Enforce, "monitor" => Monitor }, r#"a choice; write "enforce" or "monitor""#);
 names!(Console { "text" => Text, "off" => Off }, r#"a choice; write "text" or "off""#);
 
 /// A Bitcoin node as template source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeSource {
     /// The JSON-RPC address.
     pub url: Url,
@@ -247,7 +278,7 @@ pub struct NodeSource {
 }
 
 /// What the coinbase of a block pays and says.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coinbase {
     /// The script that is paid, of an address of the source's network.
     pub payout: ScriptBuf,
@@ -268,6 +299,8 @@ pub struct PolicyEntry {
     pub settings: serde_json::Value,
     /// Fuel for one evaluation.
     pub fuel: u64,
+    /// What its rejection does.
+    pub enforcement: Enforcement,
     /// The line of the entry in the configuration file, for faults found later.
     pub line: usize,
 }
@@ -279,9 +312,12 @@ pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
     ("coinbase", &[CoinbaseKeys::KEYS]),
     ("gate", &[Gate::KEYS]),
     ("policy", &[PolicyKeys::KEYS]),
+    ("swap", &[Swap::KEYS]),
+    ("api", &[Api::KEYS]),
     ("miners", &[Miners::KEYS]),
     ("pool", &[Pool::KEYS]),
     ("ledger", &[Ledger::KEYS]),
+    ("record", &[Record::KEYS]),
     ("events", &[Events::KEYS]),
     ("drain", &[Drain::KEYS]),
 ];
@@ -312,7 +348,8 @@ pub(super) fn key_names(section: &str) -> impl Iterator<Item = &'static str> {
 }
 
 /// The keys that name the file of a secret.
-pub(super) const FILE_KEYS: [&str; 3] = ["authority_secret_file", "password_file", "secret_file"];
+pub(super) const FILE_KEYS: [&str; 4] =
+    ["authority_secret_file", "password_file", "secret_file", "token_file"];
 
 fn keys(section: &str) -> impl Iterator<Item = (&'static str, bool)> {
     let of_section = SECTIONS.iter().filter(move |(name, _)| *name == section);

@@ -424,3 +424,65 @@ fn users_are_known_in_one_way() {
         [r#"conf/gateway.toml:8:11: [miners] vardiff: "yes" is not a switch; write "on" or "off""#]
     );
 }
+
+#[test]
+fn keys_that_wait_for_a_restart_are_named_and_policies_are_not_among_them() {
+    let old = parse(GOOD, &SECRETS).expect("loads");
+    assert_eq!(old.restart_keys(&old), Vec::<String>::new());
+    let text = GOOD
+        .replace("127.0.0.1:34255", "127.0.0.1:34256")
+        .replace("kind = \"embedded\"", "kind = \"embedded\"\nrefresh = \"6s\"")
+        .replace("fee-floor.wasm", "other.wasm")
+        .replace("[miners]", "[gate]\nhold_timeout = \"9s\"\n[swap]\nreplay = 3\n[miners]");
+    let mut secrets = SECRETS;
+    secrets[1].1 = "another secret of the pool";
+    let new = parse(&text, &secrets).expect("loads");
+    assert_eq!(
+        old.restart_keys(&new),
+        ["[source] refresh", "[gate] hold_timeout", "[swap] replay", "[miners] listen", "[pool] secret"]
+    );
+    let shadow = parse(&GOOD.replace("inline", "shadow"), &SECRETS).expect("loads");
+    assert_eq!(old.restart_keys(&shadow), ["mode"]);
+}
+
+#[test]
+fn the_http_surface_is_open_to_others_only_with_a_token() {
+    let text = |listen: &str| format!("{GOOD}[api]\nlisten = \"{listen}\"\n");
+    for local in ["127.0.0.1:0", "127.8.8.8:80", "[::1]:80"] {
+        let api = parse(&text(local), &SECRETS).expect("loads").api;
+        assert!(api.listen.is_some() && api.token.is_none());
+    }
+    assert_eq!(
+        faults(&text("0.0.0.0:8080"), &SECRETS),
+        [
+            "conf/gateway.toml:15:10: [api] listen: is no loopback address, so others can reach it: set RESERVEGRID_API__TOKEN, or name a file that holds a token with token_file"
+        ]
+    );
+    let with =
+        |token| parse(&text("0.0.0.0:8080"), &[&SECRETS[..], &[("RESERVEGRID_API__TOKEN", token)]].concat());
+    assert!(with("0123456789abcdef").is_ok());
+    for bad in ["short", "with spaces in between"] {
+        let listed = with(bad).expect_err("refused").to_string();
+        assert!(
+            listed.starts_with("RESERVEGRID_API__TOKEN: [api] token: the secret is not a token"),
+            "{listed}"
+        );
+        assert!(!listed.contains(bad), "{listed}");
+    }
+}
+
+#[test]
+fn a_policy_enforces_unless_it_is_to_be_monitored() {
+    use crate::policy::Enforcement;
+    let text = GOOD
+        .replace("[miners]", "[[policy]]\nname = \"b\"\nmodule = \"b\"\nenforcement = \"monitor\"\n[miners]");
+    let config = parse(&text, &SECRETS).expect("loads");
+    let listed: Vec<_> = config.policies.iter().map(|policy| policy.enforcement).collect();
+    assert_eq!(listed, [Enforcement::Enforce, Enforcement::Monitor]);
+    assert_eq!(
+        faults(&text.replace("\"monitor\"", "\"ignore\""), &SECRETS),
+        [
+            r#"conf/gateway.toml:10:15: [[policy]] enforcement: "ignore" is not a choice; write "enforce" or "monitor""#
+        ]
+    );
+}

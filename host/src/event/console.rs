@@ -2,7 +2,7 @@
 
 use super::{
     Stamped,
-    schema::{Enforced, Event},
+    schema::{Enforced, Event, PolicyMonitored, PolicyVerdict},
 };
 use crate::reason::{Reason, Severity};
 use std::io::{self, IsTerminal, Write};
@@ -57,6 +57,9 @@ impl Line {
                 if let (Some(listen), Some(key)) = (&e.listen, &e.authority_key) {
                     text += &format!("\n{:18} miners: stratum2+tcp://{listen}/{key}", "");
                 }
+                if let Some(api) = &e.api {
+                    text += &format!("\n{:18} HTTP: http://{api}/v1/", "");
+                }
                 line("gateway", CYAN, text)
             }
             Event::GatewayStopped { .. } => line("gateway", CYAN, "stopped".into()),
@@ -86,10 +89,47 @@ impl Line {
                     Enforced::Refused => (RED, "REJECTED"),
                     Enforced::Logged if e.verdict.accepted => (GREEN, "accepted (shadow)"),
                     Enforced::Logged => (RED, "rejected (shadow)"),
+                    Enforced::InUse => (GREEN, "in use, accepted again"),
+                    Enforced::Withdrawn => (RED, "WITHDRAWN"),
                     Enforced::Superseded => (DIM, "superseded"),
                 };
                 let why = if e.verdict.accepted { String::new() } else { format!("\n{:28} {why}", "") };
                 line("template", colour, format!("{word:<9} {facts}{why}"))
+            }
+            Event::PolicyMonitored(e) => Self::monitored(e),
+            Event::PolicySetSwapped(e) => {
+                let counts = &e.difference;
+                let text = format!(
+                    "{} by {}: {}; of {} templates {} newly rejected, {} newly accepted, {} for another reason, \
+                     {} without an answer; took {} ms",
+                    e.reason,
+                    e.trigger.name(),
+                    e.policies.join(", "),
+                    counts.replayed,
+                    counts.newly_rejected,
+                    counts.newly_accepted,
+                    counts.other_reason,
+                    counts.infrastructure_faults,
+                    e.duration_ms,
+                );
+                line("policy", CYAN, text)
+            }
+            Event::PolicySetUnchanged { reason, trigger, .. } => {
+                line("policy", DIM, format!("{reason} by {}: {}", trigger.name(), reason.meaning()))
+            }
+            Event::PolicySetRolledBack(e) => {
+                let text = format!("{} by {}: {}", e.reason, e.trigger.name(), e.policies.join(", "));
+                line("policy", CYAN, text)
+            }
+            Event::PolicySwapRefused(e) => {
+                let mut text = format!("{} by {}: {}", e.reason, e.trigger.name(), e.detail);
+                for fault in &e.faults {
+                    text += &format!("\n{:18} {}: {}: {}", "", fault.place, fault.reason, fault.detail);
+                }
+                line("policy", colour(e.reason), text)
+            }
+            Event::ConfigRestartNeeded { reason, keys } => {
+                line("config", colour(*reason), format!("{reason}: {}", keys.join(", ")))
             }
             Event::TemplateSuperseded { template, .. } => {
                 line("template", DIM, format!("superseded by a newer one: {}", short(template)))
@@ -104,6 +144,9 @@ impl Line {
                 line("job", CYAN, text)
             }
             Event::GateHeld { reason, .. } => line("gate", YELLOW, format!("{reason}: {}", reason.meaning())),
+            Event::GateResumed { .. } => {
+                line("gate", GREEN, "the work that was taken back is in use again".into())
+            }
             Event::GateExpired { reason, connections, .. } => {
                 line("gate", RED, format!("{reason}: {} ({connections} connections)", reason.meaning()))
             }
@@ -161,10 +204,31 @@ impl Line {
             Event::BlockFound(e) => {
                 line("block", RED, format!("LOST      height {}: {}: {}", e.height, e.reason, e.detail))
             }
+            Event::RecordingFailed { reason, detail, lost } => {
+                line("record", colour(*reason), format!("{reason}: {detail} ({lost} not recorded)"))
+            }
             Event::EventsDropped { count } => {
                 line("events", YELLOW, format!("{count} events were dropped: the sinks are too slow"))
             }
         }
+    }
+}
+
+impl Line {
+    fn monitored(event: &PolicyMonitored) -> Self {
+        if let Some(reason) = event.reason {
+            let text = format!("{reason}: {}", reason.meaning());
+            return Self { room: "policy", colour: colour(reason), text };
+        }
+        let said = |policy: &PolicyVerdict| match (&policy.verdict.reason_code, &policy.verdict.reason_detail)
+        {
+            (Some(code), Some(detail)) => format!("{} would reject: {code}: {detail}", policy.name),
+            (Some(code), None) => format!("{} would reject: {code}", policy.name),
+            _ => format!("{} would accept", policy.name),
+        };
+        let text = event.policies.iter().map(said).collect::<Vec<_>>().join("; ");
+        let rejects = event.policies.iter().any(|policy| !policy.verdict.accepted);
+        Self { room: "policy", colour: if rejects { YELLOW } else { DIM }, text: format!("monitored {text}") }
     }
 }
 

@@ -1,7 +1,11 @@
 //! The events and their fields. One JSON object each, `event` names the kind; amounts are satoshi,
 //! hashes hex in display order, durations carry their unit in the name.
 
-use crate::{gate::Mode, policy::Verdict, reason::Reason};
+use crate::{
+    gate::Mode,
+    policy::{Enforcement, Verdict, compare::Counts},
+    reason::Reason,
+};
 use serde::Serialize;
 
 /// Everything the gateway says about itself.
@@ -15,9 +19,16 @@ pub enum Event {
     SourceDown(SourceDown),
     SourceStale { reason: Reason },
     TemplateJudged(Box<TemplateJudged>),
+    PolicyMonitored(Box<PolicyMonitored>),
+    PolicySetSwapped(PolicySetSwapped),
+    PolicySetUnchanged { reason: Reason, trigger: Trigger, policy_set: String },
+    PolicySetRolledBack(PolicySetRolledBack),
+    PolicySwapRefused(PolicySwapRefused),
+    ConfigRestartNeeded { reason: Reason, keys: Vec<String> },
     TemplateSuperseded { reason: Reason, template: String },
     WorkReleased(WorkReleased),
     GateHeld { reason: Reason, tip: Option<String> },
+    GateResumed { tip: Option<String> },
     GateExpired { reason: Reason, tip: Option<String>, connections: u64 },
     WorkFailed { reason: Reason, detail: String },
     ConnectionClosed(ConnectionClosed),
@@ -30,6 +41,7 @@ pub enum Event {
     ForwardStatus(ForwardStatus),
     LedgerFailed { reason: Reason, detail: String },
     BlockFound(BlockFound),
+    RecordingFailed { reason: Reason, detail: String, lost: u64 },
     EventsDropped { count: u64 },
 }
 
@@ -50,6 +62,8 @@ pub struct GatewayStarted {
     pub listen: Option<String>,
     /// The key miners must be given, base58.
     pub authority_key: Option<String>,
+    /// Where the HTTP surface listens; none without one.
+    pub api: Option<String>,
 }
 
 /// The template source failed.
@@ -90,7 +104,9 @@ pub struct TemplateJudged {
     pub verdict: Verdict,
     /// The policy that decided, when one refused.
     pub decided_by: Option<String>,
-    /// What every policy said.
+    /// The verdict says something about this machine at this moment and not about the template.
+    pub infrastructure_fault: bool,
+    /// What every enforcing policy said.
     pub policies: Vec<PolicyVerdict>,
     /// The mode in force.
     pub mode: Mode,
@@ -105,12 +121,114 @@ pub struct TemplateJudged {
 pub struct PolicyVerdict {
     /// The policy's name in the set.
     pub name: String,
+    /// What its rejection does.
+    pub enforcement: Enforcement,
     /// Its verdict.
     pub verdict: Verdict,
     /// Fuel used; none when it did not end by itself.
     pub fuel: Option<u64>,
+    /// Memory its instance came to have, bytes; none when it did not end by itself.
+    pub memory_bytes: Option<usize>,
     /// Time it took, microseconds.
     pub duration_us: u64,
+}
+
+/// What the monitored policies said about a template that was judged. They decide nothing.
+#[derive(Debug, Serialize)]
+pub struct PolicyMonitored {
+    /// `policy_monitor_skipped` when they were not asked.
+    pub reason: Option<Reason>,
+    /// Digest of the template.
+    pub template: String,
+    /// Digest of the policy set they belong to.
+    pub policy_set: String,
+    /// What each said.
+    pub policies: Vec<PolicyVerdict>,
+}
+
+/// What set off a change of the policy set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// An HTTP request.
+    Http,
+    /// SIGHUP.
+    Signal,
+    /// The configuration file or a module is another than before.
+    File,
+}
+
+impl Trigger {
+    /// The name in events and logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Signal => "signal",
+            Self::File => "file",
+        }
+    }
+}
+
+/// Another policy set judges from now on.
+#[derive(Debug, Serialize)]
+pub struct PolicySetSwapped {
+    /// `policy_set_swapped`.
+    pub reason: Reason,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// Digest of the set before.
+    pub from: String,
+    /// Digest of the set now.
+    pub to: String,
+    /// The policies of the set now, in order.
+    pub policies: Vec<String>,
+    /// How the two judged the last templates, counted.
+    pub difference: Counts,
+    /// Time that loading and comparing took, milliseconds.
+    pub duration_ms: u64,
+}
+
+/// The policy set before judges again.
+#[derive(Debug, Serialize)]
+pub struct PolicySetRolledBack {
+    /// `policy_set_rolled_back`.
+    pub reason: Reason,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// Digest of the set before.
+    pub from: String,
+    /// Digest of the set now.
+    pub to: String,
+    /// The policies of the set now, in order.
+    pub policies: Vec<String>,
+}
+
+/// The policy set was not changed.
+#[derive(Debug, Serialize)]
+pub struct PolicySwapRefused {
+    /// `policy_swap_refused`, `config_invalid`, `policy_swap_busy` or `policy_rollback_unavailable`.
+    pub reason: Reason,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// Digest of the set that still judges.
+    pub running: String,
+    /// The reason in words.
+    pub detail: String,
+    /// Every single fault.
+    pub faults: Vec<SwapFault>,
+}
+
+/// One thing that is wrong with a proposed policy set.
+#[derive(Clone, Debug, Serialize)]
+pub struct SwapFault {
+    /// File and line, or the variable.
+    pub place: String,
+    /// The policy; none when it is about the configuration.
+    pub policy: Option<String>,
+    /// The code.
+    pub reason: Reason,
+    /// What is wrong and what to do.
+    pub detail: String,
 }
 
 /// What the mode made of a verdict.
@@ -119,12 +237,16 @@ pub struct PolicyVerdict {
 pub enum Enforced {
     /// It became work because the policies accepted it.
     Admitted,
-    /// It became work although inline mode would have refused it (observe).
+    /// It became, or is, work although inline mode would have refused it (observe).
     WouldReject,
     /// It did not become work.
     Refused,
     /// It was only written down (shadow).
     Logged,
+    /// Judged again, accepted, and work already: miners keep it.
+    InUse,
+    /// Judged again, refused, and work already (inline): it is taken back, miners are held.
+    Withdrawn,
     /// It came too late to decide: a newer template, or the verdict timeout, had decided already.
     Superseded,
 }

@@ -5,10 +5,14 @@
 //!                                         ├─ refused, or verdict_timeout passes ──► Holding
 //! Holding ──a template on the tip is admitted──► Following
 //! Holding ──hold_timeout since the tip moved──► Expired ──a template is admitted──► Following
+//! Following ──the work in use is refused after all──► Holding
 //! ```
 //!
 //! While switching or holding, miners keep their last job: nothing told them about the new tip.
-//! Verdicts find their template by digest, never by the order in which they arrive.
+//! Verdicts find their template by digest, never by the order in which they arrive. One on the work in
+//! use (after a change of policies, or too late in observe mode) takes it back in inline mode when it
+//! is a refusal, and so does a change to inline mode when the work in use would have been refused.
+//! What was refused last may be taken up again, by a second verdict or by a change to observe mode.
 
 use super::{Admitted, Mode};
 use crate::{
@@ -68,12 +72,25 @@ pub enum Action {
     Superseded(TemplateDigest),
     /// The template was refused; what miners have stays valid.
     Refused(TemplateDigest),
+    /// A verdict on the work in use, which stays in use. With why inline mode would take it back.
+    Confirmed(Option<VerdictCode>),
+    /// The work that was taken back is in use again; shares on it are no longer "held".
+    Resume,
+    /// Miners wait, and there is nothing to give them: another template is wanted at once.
+    Ask,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Pending {
     sequence: u64,
     template: Arc<Template>,
+}
+
+/// A template and why inline mode would not have it.
+#[derive(Clone, Debug)]
+struct Judged {
+    template: Pending,
+    would_reject: Option<VerdictCode>,
 }
 
 /// The gate. Every method takes the time; the next moment it wants to be asked is [`Gate::deadline`].
@@ -87,6 +104,10 @@ pub struct Gate {
     unserved_since: Instant,
     switch_deadline: Instant,
     pending: VecDeque<Pending>,
+    /// What miners work on.
+    in_use: Option<Judged>,
+    /// The newest template that was refused since: what observe mode would give out.
+    refused: Option<Judged>,
     sequence: u64,
     released: u64,
 }
@@ -102,6 +123,8 @@ impl Gate {
             unserved_since: now,
             switch_deadline: now,
             pending: VecDeque::with_capacity(MAX_PENDING),
+            in_use: None,
+            refused: None,
             sequence: 0,
             released: 0,
         }
@@ -127,21 +150,27 @@ impl Gate {
         self.mode
     }
 
+    /// The chain has another tip, whether or not there is a template on it yet.
+    pub fn on_tip(&mut self, now: Instant, tip: BlockHash) {
+        if self.tip == Some(tip) {
+            return;
+        }
+        // The hold counts from the first tip that miners were not served, so a second tip change while
+        // they are held restarts nothing.
+        if self.phase == Phase::Following || self.tip.is_none() {
+            self.unserved_since = now;
+        }
+        if self.phase == Phase::Following {
+            self.phase = Phase::Switching;
+        }
+        self.tip = Some(tip);
+        self.switch_deadline = now + self.timings.verdict_timeout;
+    }
+
     /// The source gave a template, which is now being judged.
     pub fn on_template(&mut self, now: Instant, template: Arc<Template>) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.tip != Some(template.previous_block_hash) {
-            // The hold counts from the first tip that miners were not served, so a second tip
-            // change while they are held restarts nothing.
-            if self.phase == Phase::Following || self.tip.is_none() {
-                self.unserved_since = now;
-            }
-            if self.phase == Phase::Following {
-                self.phase = Phase::Switching;
-            }
-            self.tip = Some(template.previous_block_hash);
-            self.switch_deadline = now + self.timings.verdict_timeout;
-        }
+        self.on_tip(now, template.previous_block_hash);
         self.sequence += 1;
         if self.pending.len() == MAX_PENDING
             && let Some(oldest) = self.pending.pop_front()
@@ -155,7 +184,7 @@ impl Gate {
     /// A verdict arrived. It is applied to the template it names, if that still matters.
     pub fn on_verdict(&mut self, now: Instant, digest: TemplateDigest, verdict: &Verdict) -> Vec<Action> {
         let Some(at) = self.pending.iter().position(|p| p.template.digest == digest) else {
-            return vec![Action::Superseded(digest)];
+            return self.on_second_verdict(now, digest, verdict);
         };
         let Some(pending) = self.pending.remove(at) else { return Vec::new() };
         if Some(pending.template.previous_block_hash) != self.tip || pending.sequence < self.released {
@@ -166,8 +195,9 @@ impl Gate {
             (Mode::Shadow, Some(_)) => vec![Action::Refused(digest)],
             (Mode::Observe, code) => self.release(now, pending, code.clone()),
             (Mode::Inline, None) => self.release(now, pending, None),
-            (Mode::Inline, Some(_)) => {
+            (Mode::Inline, code @ Some(_)) => {
                 let mut actions = vec![Action::Refused(digest)];
+                self.refused = Some(Judged { template: pending, would_reject: code.clone() });
                 if self.phase == Phase::Switching {
                     self.phase = Phase::Holding;
                     actions.push(Action::Hold(Reason::PrevhashHeld));
@@ -197,6 +227,7 @@ impl Gate {
         }
         if self.phase == Phase::Holding && now >= self.unserved_since + self.timings.hold_timeout {
             self.phase = Phase::Expired;
+            self.in_use = None;
             actions.push(Action::Expire(Reason::PrevhashHoldExpired));
         }
         actions
@@ -211,6 +242,8 @@ impl Gate {
         // Forget the tip: when the source is back, its first template must be judged like a new tip.
         self.tip = None;
         self.pending.clear();
+        self.in_use = None;
+        self.refused = None;
         match std::mem::replace(&mut self.phase, Phase::Expired) {
             Phase::Expired => Vec::new(),
             _ => vec![Action::Expire(Reason::TemplateSourceStale)],
@@ -229,13 +262,88 @@ impl Gate {
         }
     }
 
+    /// The operator changes the mode while miners are served. What the new mode would not have given
+    /// out is taken back; what it would have given out, and the old one held, goes out.
+    ///
+    /// To and from shadow mode there is no change: it has no miners.
+    pub fn on_mode(&mut self, now: Instant, mode: Mode) -> Vec<Action> {
+        let was = std::mem::replace(&mut self.mode, mode);
+        match (was, mode) {
+            (Mode::Observe, Mode::Inline) if self.phase == Phase::Following => self.confirm(now),
+            (Mode::Inline, Mode::Observe) if self.phase != Phase::Following => self.give_what_there_is(now),
+            _ => Vec::new(),
+        }
+    }
+
+    /// A verdict on something that is no longer waiting for one.
+    fn on_second_verdict(&mut self, now: Instant, digest: TemplateDigest, verdict: &Verdict) -> Vec<Action> {
+        let named = |judged: &&mut Judged| judged.template.template.digest == digest;
+        if let Some(in_use) = self.in_use.as_mut().filter(named) {
+            in_use.would_reject.clone_from(&verdict.reason_code);
+            return self.confirm(now);
+        }
+        if let Some(refused) = self.refused.as_mut().filter(named)
+            && Some(refused.template.template.previous_block_hash) == self.tip
+        {
+            refused.would_reject.clone_from(&verdict.reason_code);
+            return match &verdict.reason_code {
+                Some(_) => vec![Action::Refused(digest)],
+                None => self.take_up_refused(now),
+            };
+        }
+        match self.mode {
+            Mode::Shadow => Vec::new(),
+            Mode::Observe | Mode::Inline => vec![Action::Superseded(digest)],
+        }
+    }
+
+    /// Whether what miners work on may stay.
+    fn confirm(&mut self, now: Instant) -> Vec<Action> {
+        let would_reject = self.in_use.as_ref().and_then(|in_use| in_use.would_reject.clone());
+        if self.mode == Mode::Inline && would_reject.is_some() && self.phase == Phase::Following {
+            self.refused = self.in_use.take();
+            self.phase = Phase::Holding;
+            self.unserved_since = now;
+            return vec![Action::Hold(Reason::WorkWithdrawn)];
+        }
+        vec![Action::Confirmed(would_reject)]
+    }
+
+    /// Inline mode held something back, and observe mode does not.
+    fn give_what_there_is(&mut self, now: Instant) -> Vec<Action> {
+        if self.refused.as_ref().is_some_and(|r| Some(r.template.template.previous_block_hash) == self.tip) {
+            return self.take_up_refused(now);
+        }
+        if self.pending.iter().any(|pending| Some(pending.template.previous_block_hash) == self.tip) {
+            // Its verdict, or the lack of one, releases it.
+            self.phase = Phase::Switching;
+            return Vec::new();
+        }
+        vec![Action::Ask]
+    }
+
+    /// What was refused last, on the newest tip, is fine now.
+    fn take_up_refused(&mut self, now: Instant) -> Vec<Action> {
+        let Some(Judged { template, would_reject }) = self.refused.take() else { return Vec::new() };
+        // Withdrawn work that miners still have is not sent again: they would repeat what they did.
+        if template.sequence == self.released && self.phase == Phase::Holding {
+            self.phase = Phase::Following;
+            self.in_use = Some(Judged { template, would_reject });
+            return vec![Action::Resume];
+        }
+        self.release(now, template, would_reject)
+    }
+
     fn release(&mut self, now: Instant, pending: Pending, would_reject: Option<VerdictCode>) -> Vec<Action> {
         let new_tip = self.phase != Phase::Following;
         let since_tip =
             if new_tip { now.saturating_duration_since(self.unserved_since) } else { Duration::ZERO };
         self.phase = Phase::Following;
         self.released = pending.sequence;
-        vec![Action::Release { template: Admitted::new(pending.template, would_reject), new_tip, since_tip }]
+        let template = Admitted::new(pending.template.clone(), would_reject.clone());
+        self.in_use = Some(Judged { template: pending, would_reject });
+        self.refused = None;
+        vec![Action::Release { template, new_tip, since_tip }]
     }
 }
 

@@ -2,9 +2,10 @@
 //! The gate against a clock of our own: the rules one by one, then random sequences of everything.
 
 use super::*;
-use crate::template::{Declared, Provenance, facts::assemble};
-use bitcoin::{CompactTarget, Network, block::Version, hashes::Hash};
+use crate::template::{CoinbaseParts, CoinbaseSpec, Declared, Provenance, facts::assemble};
+use bitcoin::{CompactTarget, Network, ScriptBuf, block::Version, hashes::Hash};
 use proptest::prelude::*;
+use std::collections::HashMap;
 
 const VERDICT: Duration = Duration::from_millis(50);
 const HOLD: Duration = Duration::from_secs(5);
@@ -21,10 +22,17 @@ fn template(tip: u8, time: u32) -> Arc<Template> {
         min_time: 1_700_000_000,
         current_time: 1_700_000_000 + time,
         coinbase_value: 50 * 100_000_000,
+        coinbase: CoinbaseParts::Planned(CoinbaseSpec {
+            payout: ScriptBuf::from_bytes(vec![0x51]),
+            tag: "/tests/".to_owned(),
+        }),
+        target: None,
+        merkle_path: None,
+        transaction_count: None,
         witness_commitment_script: None,
         transactions: Vec::new(),
     };
-    Arc::new(assemble(declared).unwrap())
+    Arc::new(assemble(&declared).unwrap())
 }
 
 fn reject() -> Verdict {
@@ -78,6 +86,21 @@ fn a_verdict_at_51_ms_finds_the_miners_held_and_releases_them() {
     assert!(matches!(actions[..], [Action::Hold(Reason::PrevhashVerdictTimeout)]), "{actions:?}");
     let actions = gate.on_verdict(now + Duration::from_millis(51), next.digest, &Verdict::accept());
     assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_tip_without_a_template_holds_the_miners_and_then_gives_up_on_them() {
+    let (mut gate, now) = following(Mode::Inline);
+    gate.on_tip(now, template(1, 0).previous_block_hash);
+    assert_eq!(gate.deadline(), None, "it is the tip already");
+    gate.on_tip(now, template(2, 0).previous_block_hash);
+    assert_eq!((gate.phase(), gate.deadline()), (Phase::Switching, Some(now + VERDICT)));
+    let actions = gate.on_time(now + HOLD);
+    let [Action::Hold(Reason::PrevhashVerdictTimeout), Action::Expire(Reason::PrevhashHoldExpired)] =
+        actions[..]
+    else {
+        panic!("{actions:?}")
+    };
 }
 
 #[test]
@@ -142,8 +165,92 @@ fn observe_uses_a_template_whose_verdict_is_late() {
     let actions = gate.on_time(now + VERDICT);
     let [Action::Release { template, .. }] = &actions[..] else { panic!("{actions:?}") };
     assert_eq!(template.would_reject(), Some(&VerdictCode::Gateway(Reason::PrevhashVerdictTimeout)));
-    let late = gate.on_verdict(now + VERDICT * 2, next.digest, &Verdict::accept());
-    assert!(matches!(late[..], [Action::Superseded(_)]), "{late:?}");
+    let late = gate.on_verdict(now + VERDICT * 2, next.digest, &reject());
+    let [Action::Confirmed(Some(VerdictCode::Gateway(Reason::PolicyTrapped)))] = late[..] else {
+        panic!("{late:?}")
+    };
+    let later = gate.on_verdict(now + VERDICT * 3, next.digest, &Verdict::accept());
+    assert!(matches!(later[..], [Action::Confirmed(None)]), "{later:?}");
+    assert!(
+        gate.on_mode(now + VERDICT * 3, Mode::Inline).iter().all(|a| matches!(a, Action::Confirmed(None)))
+    );
+}
+
+#[test]
+fn work_that_is_refused_after_all_is_taken_back_and_the_hold_begins_then() {
+    let (mut gate, start) = gate(Mode::Inline);
+    let (first, second) = (template(1, 0), template(1, 1));
+    gate.on_template(start, first.clone());
+    gate.on_verdict(start, first.digest, &Verdict::accept());
+    let now = start + HOLD * 3;
+    assert!(matches!(gate.on_verdict(now, first.digest, &Verdict::accept())[..], [Action::Confirmed(None)]));
+    let actions = gate.on_verdict(now, first.digest, &reject());
+    assert!(matches!(actions[..], [Action::Hold(Reason::WorkWithdrawn)]), "{actions:?}");
+    assert_eq!((gate.phase(), gate.deadline()), (Phase::Holding, Some(now + HOLD)));
+    gate.on_template(now, second.clone());
+    let actions = gate.on_verdict(now, second.digest, &Verdict::accept());
+    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_change_to_inline_takes_back_what_observe_gave_out_against_the_verdict() {
+    let (mut gate, now) = following(Mode::Observe);
+    assert!(matches!(gate.on_mode(now, Mode::Inline)[..], [Action::Confirmed(None)]), "it was accepted");
+    gate.on_mode(now, Mode::Observe);
+    let poor = template(1, 7);
+    gate.on_template(now, poor.clone());
+    gate.on_verdict(now, poor.digest, &reject());
+    let actions = gate.on_mode(now, Mode::Inline);
+    assert!(matches!(actions[..], [Action::Hold(Reason::WorkWithdrawn)]), "{actions:?}");
+    let actions = gate.on_mode(now, Mode::Observe);
+    assert!(matches!(actions[..], [Action::Resume]), "miners have it, it is not sent again: {actions:?}");
+    assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
+}
+
+#[test]
+fn a_change_to_observe_with_nothing_to_give_asks_for_a_template() {
+    let (mut gate, now) = following(Mode::Inline);
+    gate.on_source_stale();
+    assert!(matches!(gate.on_mode(now, Mode::Observe)[..], [Action::Ask]));
+}
+
+#[test]
+fn what_the_old_policies_refused_goes_out_when_the_new_ones_accept_it() {
+    let (mut gate, now) = following(Mode::Inline);
+    let next = template(2, 0);
+    gate.on_template(now, next.clone());
+    gate.on_verdict(now, next.digest, &reject());
+    let actions = gate.on_verdict(now + HOLD / 2, next.digest, &Verdict::accept());
+    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+    gate.on_verdict(now, next.digest, &reject());
+    assert_eq!(gate.phase(), Phase::Holding);
+    let actions = gate.on_verdict(now, next.digest, &Verdict::accept());
+    assert!(matches!(actions[..], [Action::Resume]), "the policies were rolled back: {actions:?}");
+}
+
+#[test]
+fn a_change_to_observe_gives_out_what_inline_held_back() {
+    let (mut gate, now) = following(Mode::Inline);
+    let next = template(2, 0);
+    gate.on_template(now, next.clone());
+    gate.on_verdict(now, next.digest, &reject());
+    let actions = gate.on_mode(now, Mode::Observe);
+    let [Action::Release { template, new_tip: true, .. }] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!(template.digest, next.digest);
+    assert_eq!(template.would_reject(), Some(&VerdictCode::Gateway(Reason::PolicyTrapped)));
+    assert!(matches!(gate.on_mode(now, Mode::Inline)[..], [Action::Hold(Reason::WorkWithdrawn)]));
+}
+
+#[test]
+fn a_change_to_observe_while_the_verdict_is_out_waits_for_it_as_observe_does() {
+    let (mut gate, now) = following(Mode::Inline);
+    let next = template(2, 0);
+    gate.on_template(now, next.clone());
+    gate.on_time(now + VERDICT);
+    assert_eq!(gate.phase(), Phase::Holding);
+    assert!(gate.on_mode(now + VERDICT, Mode::Observe).is_empty());
+    let actions = gate.on_time(gate.deadline().unwrap());
+    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
 }
 
 #[test]
@@ -170,16 +277,20 @@ fn a_silent_source_ends_the_work_and_its_return_is_a_new_tip() {
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Template { tip: u8 },
+    Tip { tip: u8 },
     Verdict { which: usize, accept: bool },
     Wait { ms: u64 },
+    Mode { inline: bool },
     Stale,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (1u8..4).prop_map(|tip| Step::Template { tip }),
+        1 => (1u8..4).prop_map(|tip| Step::Tip { tip }),
         4 => (0usize..6, any::<bool>()).prop_map(|(which, accept)| Step::Verdict { which, accept }),
         3 => (0u64..3_000).prop_map(|ms| Step::Wait { ms }),
+        1 => any::<bool>().prop_map(|inline| Step::Mode { inline }),
         1 => Just(Step::Stale),
     ]
 }
@@ -188,31 +299,36 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// In inline mode nothing leaves that was not accepted, on the newest tip, for itself; nobody stays
-    /// on old work past the hold; and one accepted template brings the gate back.
+    /// on old or withdrawn work past the hold; and one accepted template brings the gate back. Verdicts
+    /// come in any order, repeatedly, and change their mind; the mode changes at any moment.
     #[test]
     fn whatever_happens_inline_mode_keeps_its_promises(steps in proptest::collection::vec(step(), 1..60)) {
         let (mut gate, start) = gate(Mode::Inline);
         let mut now = start;
         let mut given: Vec<Arc<Template>> = Vec::new();
+        let mut last_verdict = HashMap::new();
         let mut tip = None;
-        // When the tip moved away from what miners have, as an outside observer sees it.
+        // What miners have, and since when it is not what they should have, as an outside observer sees it.
+        let mut has: Option<Arc<Template>> = None;
         let mut unserved: Option<Instant> = None;
         for (time, step) in (0u32..).zip(steps) {
-            let mut accepted = None;
             let actions = match step {
                 Step::Template { tip: number } => {
                     let next = template(number, time);
-                    if tip != Some(next.previous_block_hash) {
-                        unserved = unserved.or(Some(now));
-                    }
                     tip = Some(next.previous_block_hash);
                     given.push(next.clone());
                     gate.on_template(now, next)
                 }
+                Step::Tip { tip: number } => {
+                    let hash = template(number, time).previous_block_hash;
+                    tip = Some(hash);
+                    gate.on_tip(now, hash);
+                    Vec::new()
+                }
                 Step::Verdict { which, accept } => {
                     let Some(t) = given.iter().rev().nth(which).cloned() else { continue };
-                    accepted = accept.then_some(t.digest);
                     let verdict = if accept { Verdict::accept() } else { reject() };
+                    last_verdict.insert(t.digest, accept);
                     gate.on_verdict(now, t.digest, &verdict)
                 }
                 Step::Wait { ms } => {
@@ -221,30 +337,42 @@ proptest! {
                     actions.extend(gate.on_time(now));
                     actions
                 }
+                Step::Mode { inline } => gate.on_mode(now, if inline { Mode::Inline } else { Mode::Observe }),
                 Step::Stale => {
-                    tip = None;
+                    if gate.mode() == Mode::Inline {
+                        tip = None;
+                    }
                     gate.on_source_stale()
                 }
             };
             for action in &actions {
                 match action {
                     Action::Release { template, .. } => {
-                        prop_assert_eq!(Some(template.digest), accepted, "released without its own acceptance");
                         prop_assert_eq!(Some(template.previous_block_hash), tip, "released on an old tip");
-                        prop_assert!(template.would_reject().is_none());
-                        unserved = None;
+                        if gate.mode() == Mode::Inline {
+                            let accepted = last_verdict.get(&template.digest) == Some(&true);
+                            prop_assert!(accepted, "released without its own acceptance");
+                            prop_assert!(template.would_reject().is_none());
+                        }
+                        has = given.iter().find(|t| t.digest == template.digest).cloned();
                     }
-                    Action::Expire(_) => unserved = None,
+                    Action::Expire(_) => has = None,
                     _ => {}
                 }
             }
-            if gate.phase() == Phase::Expired || tip.is_none() {
-                unserved = None;
-            }
-            if let (Some(since), Step::Wait { .. }) = (unserved, step) {
-                prop_assert!(now < since + HOLD, "miners stayed on old work past the hold");
+            let serves = |t: &Arc<Template>| {
+                Some(t.previous_block_hash) == tip
+                    && (gate.mode() == Mode::Observe || last_verdict.get(&t.digest) == Some(&true))
+            };
+            unserved = match &has {
+                Some(t) if !serves(t) => unserved.or(Some(now)),
+                _ => None,
+            };
+            if let (Some(since), Step::Wait { .. }, Mode::Inline) = (unserved, step, gate.mode()) {
+                prop_assert!(now < since + HOLD, "miners stayed on old or withdrawn work past the hold");
             }
         }
+        gate.on_mode(now, Mode::Inline);
         let good = template(200, 0);
         gate.on_template(now, good.clone());
         gate.on_verdict(now, good.digest, &Verdict::accept());

@@ -2,13 +2,14 @@
 
 use super::source::News;
 use crate::{
-    event::{Event, Events, schema},
+    event::{self, Event, Events, schema},
     gate::{Action, Admitted, Gate, Mode},
-    job::{CoinbaseSpec, Job},
+    job::Job,
     miner::Work,
-    policy::{Judge, Judgement, PolicyResult},
+    policy::{Inputs, Judge, Judged, Judgement, Monitored, PolicyResult, SetDigest, store::LoadedSet},
     reason::Reason,
-    template::{Template, TemplateDigest},
+    record::Recorder,
+    template::{Sourced, Template, TemplateDigest, best::BestValues},
 };
 use std::{
     future::pending,
@@ -30,33 +31,55 @@ const MAX_JUDGING: usize = 4;
 pub(super) struct Flow {
     pub(super) gate: Gate,
     pub(super) judge: Judge,
-    pub(super) coinbase: CoinbaseSpec,
+    pub(super) recorder: Option<Recorder>,
     pub(super) work: watch::Sender<Work>,
     pub(super) ask: Arc<Notify>,
     pub(super) connections: Arc<AtomicU64>,
     pub(super) events: Events,
     pub(super) next_serial: u64,
-    /// The newest template given to the policies; none when their answer said nothing about it.
-    pub(super) newest: Option<TemplateDigest>,
+    pub(super) best: BestValues,
+    /// The newest template given to the policies.
+    pub(super) newest: Option<Asked>,
+    /// The one that miners work on.
+    pub(super) in_use: Option<Asked>,
+}
+
+/// A template that the policies were asked about, to ask them again when they are others.
+#[derive(Clone)]
+pub(super) struct Asked {
+    sourced: Sourced,
+    /// The set that answered; none while the answer is outstanding.
+    judged_by: Option<SetDigest>,
+    /// The answer said nothing about the template: this machine was too slow or too busy.
+    unanswered: bool,
+}
+
+impl Asked {
+    fn digest(&self) -> TemplateDigest {
+        self.sourced.template.digest
+    }
 }
 
 impl Flow {
     /// Runs until shutdown.
     pub(super) async fn run(mut self, mut news: mpsc::Receiver<News>, mut down: watch::Receiver<bool>) {
         let mut judging = JoinSet::new();
+        let mut swaps = self.judge.store().changes();
         loop {
+            self.judge_again(&mut judging);
             let deadline = self.gate.deadline();
             tokio::select! {
                 _ = down.wait_for(|down| *down) => return,
                 Some(judged) = judging.join_next() => {
-                    if let Ok((template, judgement)) = judged {
-                        self.judged(&template, judgement);
+                    if let Ok(judged) = judged {
+                        self.judged(judged);
                     }
                 }
                 () = until(deadline) => {
                     let actions = self.gate.on_time(Instant::now());
                     self.carry_out(actions);
                 }
+                () = swaps.next() => {} // the next turn of the loop sees the new set
                 news = news.recv(), if judging.len() < MAX_JUDGING => match news {
                     None => return,
                     Some(News::Stale) => {
@@ -65,45 +88,96 @@ impl Flow {
                         self.carry_out(actions);
                     }
                     Some(News::Template(sourced)) => {
-                        let template = sourced.template.clone();
-                        if self.is_known(&template) {
+                        if self.is_known(&sourced.template) {
                             continue;
                         }
-                        self.newest = Some(template.digest);
-                        let actions = self.gate.on_template(Instant::now(), template.clone());
+                        let actions = self.gate.on_template(Instant::now(), sourced.template.clone());
                         self.carry_out(actions);
-                        let verdict = self.judge.clone();
-                        judging.spawn(async move { (template, verdict.judge(sourced).await) });
+                        self.ask_policies(&mut judging, &sourced);
+                        self.newest = Some(Asked { sourced: *sourced, judged_by: None, unanswered: false });
                     }
                 },
             }
         }
     }
 
+    fn ask_policies(&mut self, judging: &mut JoinSet<Judged>, sourced: &Sourced) {
+        let best = self.best.note(&sourced.template);
+        let context = sourced.context.taken(event::unix_ms() / 1000, sourced.received.elapsed(), best);
+        let inputs = Inputs { template: sourced.template.clone(), context: Arc::new(context) };
+        let (judge, recorder, declared) =
+            (self.judge.clone(), self.recorder.clone(), sourced.declared.clone());
+        judging.spawn(async move {
+            let judged = judge.judge(inputs).await;
+            if let Some(recorder) = recorder {
+                recorder.record(&declared, &judged);
+            }
+            judged
+        });
+    }
+
+    /// What a set judged that no longer runs, and that still matters, the running one is asked about: what
+    /// miners work on, and the newest template. An answer that is still outstanding is waited for, so
+    /// that the two cannot overtake each other.
+    fn judge_again(&mut self, judging: &mut JoinSet<Judged>) {
+        let running = self.judge.store().running().digest();
+        let tip = self.gate.tip();
+        let mut again: Vec<Sourced> = Vec::new();
+        for asked in [&mut self.in_use, &mut self.newest].into_iter().flatten() {
+            let outdated = asked.judged_by.is_some_and(|set| set != running);
+            if outdated && tip == Some(asked.sourced.template.previous_block_hash) {
+                asked.judged_by = None;
+                if again.iter().all(|sourced| sourced.template.digest != asked.digest()) {
+                    again.push(asked.sourced.clone());
+                }
+            }
+        }
+        for sourced in again {
+            self.ask_policies(judging, &sourced);
+        }
+    }
+
     /// The source gave the same template again: its verdict stands, and a second job of it would only
     /// make miners repeat their work. While miners wait, the source is asked on.
     fn is_known(&self, template: &Template) -> bool {
+        let asked = |newest: &Asked| newest.digest() == template.digest && !newest.unanswered;
         let known =
-            self.newest == Some(template.digest) && self.gate.tip() == Some(template.previous_block_hash);
+            self.newest.as_ref().is_some_and(asked) && self.gate.tip() == Some(template.previous_block_hash);
         if known && self.gate.is_waiting() {
             self.ask.notify_one();
         }
         known
     }
 
-    fn judged(&mut self, template: &Arc<Template>, judgement: Judgement) {
-        if judgement.infrastructure_fault && self.newest == Some(judgement.template) {
-            // This machine was too slow or too busy: asked again, the policies may answer otherwise.
-            self.newest = None;
+    fn judged(&mut self, judged: Judged) {
+        let Judged { judgement, by, inputs } = judged;
+        for asked in [&mut self.in_use, &mut self.newest].into_iter().flatten() {
+            if asked.digest() == judgement.template {
+                asked.judged_by = Some(judgement.set);
+                asked.unanswered = judgement.infrastructure_fault;
+            }
         }
         let actions = self.gate.on_verdict(Instant::now(), judgement.template, &judgement.verdict);
+        self.record(&inputs.template, judgement, &actions);
+        self.carry_out(actions);
+        self.judge.store().remember(&inputs);
+        if by.monitors() {
+            tokio::spawn(ask_monitored(self.judge.clone(), self.events.clone(), by, inputs));
+        }
+    }
+
+    /// Writes down what the policies said, and what the gate made of it.
+    fn record(&self, template: &Template, judgement: Judgement, actions: &[Action]) {
         let enforced = match actions.first() {
+            _ if self.gate.mode() == Mode::Shadow => schema::Enforced::Logged,
             Some(Action::Release { template, .. }) if template.would_reject().is_some() => {
                 schema::Enforced::WouldReject
             }
-            Some(Action::Release { .. }) => schema::Enforced::Admitted,
+            Some(Action::Release { .. } | Action::Resume) => schema::Enforced::Admitted,
             Some(Action::Superseded(_)) => schema::Enforced::Superseded,
-            _ if self.gate.mode() == Mode::Shadow => schema::Enforced::Logged,
+            Some(Action::Confirmed(None)) => schema::Enforced::InUse,
+            Some(Action::Confirmed(Some(_))) => schema::Enforced::WouldReject,
+            Some(Action::Hold(Reason::WorkWithdrawn)) => schema::Enforced::Withdrawn,
             _ => schema::Enforced::Refused,
         };
         self.events.emit(Event::TemplateJudged(Box::new(schema::TemplateJudged {
@@ -118,12 +192,12 @@ impl Flow {
             policy_set: judgement.set.to_string(),
             verdict: judgement.verdict,
             decided_by: judgement.decided_by,
-            policies: judgement.policies.into_iter().map(policy_verdict).collect(),
+            infrastructure_fault: judgement.infrastructure_fault,
+            policies: policy_verdicts(judgement.policies),
             mode: self.gate.mode(),
             enforced,
             duration_us: micros(judgement.duration),
         })));
-        self.carry_out(actions);
     }
 
     fn carry_out(&mut self, actions: Vec<Action>) {
@@ -139,6 +213,7 @@ impl Flow {
                     self.ask.notify_one();
                 }
                 Action::Expire(reason) => {
+                    self.in_use = None;
                     self.work
                         .send_modify(|work| *work = Work { job: None, held: true, closed: Some(reason) });
                     let connections = self.connections.load(Ordering::Relaxed);
@@ -149,6 +224,12 @@ impl Flow {
                     reason: Reason::TemplateSuperseded,
                     template: template.to_string(),
                 }),
+                Action::Resume => {
+                    self.work.send_modify(|work| work.held = false);
+                    self.events.emit(Event::GateResumed { tip: self.gate.tip().map(|tip| tip.to_string()) });
+                }
+                Action::Confirmed(_) => {}
+                Action::Ask => self.ask.notify_one(),
                 // Refused while miners have nothing on this tip: ask for another one.
                 Action::Refused(_) if self.gate.is_waiting() => self.ask.notify_one(),
                 Action::Refused(_) => {}
@@ -157,10 +238,10 @@ impl Flow {
     }
 
     fn release(&mut self, template: Admitted<Template>, new_tip: bool, since_tip: Duration) {
-        let digest = template.digest.to_string();
+        let named = template.digest;
         let height = template.height;
         let would_reject = template.would_reject().map(ToString::to_string);
-        let job = match Job::new(template, &self.coinbase, self.next_serial) {
+        let job = match Job::new(template, self.next_serial) {
             Ok(job) => job,
             Err(error) => {
                 let detail = error.to_string();
@@ -170,20 +251,40 @@ impl Flow {
         self.events.emit(Event::WorkReleased(schema::WorkReleased {
             reason: if new_tip { Reason::PrevhashSwitched } else { Reason::TemplateAdmitted },
             job: job.serial,
-            template: digest,
+            template: named.to_string(),
             height,
             would_reject,
             since_tip_ms: u64::try_from(since_tip.as_millis()).unwrap_or(u64::MAX),
             connections: self.connections.load(Ordering::Relaxed),
         }));
         self.next_serial += 1;
+        self.in_use = self.newest.iter().chain(&self.in_use).find(|asked| asked.digest() == named).cloned();
         self.work.send_replace(Work { job: Some(Arc::new(job)), held: false, closed: None });
     }
 }
 
-fn policy_verdict(result: PolicyResult) -> schema::PolicyVerdict {
-    let PolicyResult { name, verdict, fuel, duration } = result;
-    schema::PolicyVerdict { name, verdict, fuel, duration_us: micros(duration) }
+/// Asks the monitored policies, now that the verdict is given, and writes down what they say.
+async fn ask_monitored(judge: Judge, events: Events, by: Arc<LoadedSet>, inputs: Inputs) {
+    let (template, policy_set) = (inputs.template.digest.to_string(), by.digest().to_string());
+    let (reason, results) = match judge.monitor(by, inputs).await {
+        None => return,
+        Some(Monitored::Skipped) => (Some(Reason::PolicyMonitorSkipped), Vec::new()),
+        Some(Monitored::Said(results)) => (None, results),
+    };
+    events.emit(Event::PolicyMonitored(Box::new(schema::PolicyMonitored {
+        reason,
+        template,
+        policy_set,
+        policies: policy_verdicts(results),
+    })));
+}
+
+fn policy_verdicts(results: Vec<PolicyResult>) -> Vec<schema::PolicyVerdict> {
+    let verdict = |PolicyResult { name, enforcement, verdict, fuel, memory_bytes, duration }| {
+        let duration_us = micros(duration);
+        schema::PolicyVerdict { name, enforcement, verdict, fuel, memory_bytes, duration_us }
+    };
+    results.into_iter().map(verdict).collect()
 }
 
 fn micros(duration: Duration) -> u64 {

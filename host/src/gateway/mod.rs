@@ -9,24 +9,28 @@
 //! - `source`: asks the template source for news, with backoff and a staleness watch
 //! - `flow`: news to verdicts to work
 //! - `blocks`: solved blocks back to the source
+//!
+//! Beside it: the HTTP surface (`api`) and the changes of the policy set (`swap`).
 
 mod blocks;
 mod flow;
 mod source;
 
 use crate::{
+    api::Api,
     config::{Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
     event::{self, Event, EventWriter, Events, schema},
     gate::{Gate, Timings},
-    job::CoinbaseSpec,
     ledger::{self, LedgerTasks, forward::ForwardConfig},
     miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
     noise::{AuthoritySecretKey, KeyTextError},
-    policy::{EngineLimits, Judge, PolicyFault, PolicySet, PolicySpec},
+    policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
     reason::Reason,
+    record::Recorder,
     share::target,
+    swap::{self, Swaps},
     template::{
-        TemplateSource,
+        CoinbaseSpec, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
     },
@@ -98,6 +102,9 @@ pub struct Gateway {
     shutdown: watch::Sender<bool>,
     flow: JoinHandle<()>,
     source: JoinHandle<()>,
+    /// What serves operators: the watch on the files, the HTTP surface.
+    operations: Vec<JoinHandle<()>>,
+    swaps: Arc<Swaps>,
     serving: Option<ServingTasks>,
     events: Events,
     writer: EventWriter,
@@ -121,27 +128,38 @@ impl Gateway {
     /// [`StartError`]; the process is expected to end then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let console = (config.events.console == Console::Text).then(event::console::Console::stdout);
-        let set = Arc::new(load_policies(&config)?);
-        let workers = set.limits().workers;
+        let policies = Arc::new(load_policies(&config)?);
+        let running = policies.running();
         let (events, writer) = event::start(config.events.file.as_deref(), console)?;
-        let source = make_source(&config.source)?;
+        let source = make_source(&config)?;
+        let recorder = match &config.record.dir {
+            Some(dir) => Some(Recorder::start(dir, config.record.keep as usize, events.clone())?),
+            None => None,
+        };
         let (shutdown, down) = watch::channel(false);
         let (work, work_seen) = watch::channel(Work::default());
         let mut listening = None;
         if let Some(serving) = &config.serving {
             listening = Some(serve(&config, serving, &events, &source, work_seen, &down).await?);
         }
+        let swaps = Arc::new(Swaps::new(policies.clone(), config.clone(), events.clone()));
+        let (api, mut operations) = (bind_api(&config, &swaps).await?, Vec::new());
         let listen = listening.as_ref().map(|l| l.address);
         let authority_key = listening.as_ref().map(|l| l.authority.clone());
         events.emit(Event::GatewayStarted(schema::GatewayStarted {
             version: env!("CARGO_PKG_VERSION"),
             mode: config.mode,
             source: source.name(),
-            policy_set: set.digest().to_string(),
-            policies: set.policies().map(|(name, ..)| name.to_owned()).collect(),
+            policy_set: running.digest().to_string(),
+            policies: running.specs().iter().map(|spec| spec.name.clone()).collect(),
             listen: listen.map(|address| address.to_string()),
             authority_key: authority_key.clone(),
+            api: api.as_ref().map(|api| api.address().to_string()),
         }));
+        operations.extend(api.map(|api| tokio::spawn(api.run(down.clone()))));
+        if !config.swap.watch.is_zero() {
+            operations.push(tokio::spawn(swaps.clone().watch_files(config.swap.watch, down.clone())));
+        }
         let ask = listening.as_ref().map_or_else(Arc::default, |l| l.ask.clone());
         let connections = listening.as_ref().map_or_else(Arc::default, |l| l.connections.clone());
         let (news, news_seen) = mpsc::channel(1);
@@ -156,22 +174,23 @@ impl Gateway {
             Timings { verdict_timeout: config.gate.verdict_timeout, hold_timeout: config.gate.hold_timeout };
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
-            judge: Judge::new(set, workers),
-            coinbase: CoinbaseSpec {
-                payout: config.coinbase.payout.clone(),
-                tag: config.coinbase.tag.clone(),
-            },
+            judge: Judge::new(policies, running.limits().workers),
+            recorder,
             work,
             ask,
             connections,
             events: events.clone(),
             next_serial: 1,
+            best: Default::default(),
             newest: None,
+            in_use: None,
         };
         Ok(Self {
             source: tokio::spawn(watcher.run(down.clone())),
             flow: tokio::spawn(flow.run(news_seen, down)),
             serving: listening.map(|l| l.tasks),
+            operations,
+            swaps,
             shutdown,
             events,
             writer,
@@ -179,6 +198,11 @@ impl Gateway {
             listen,
             authority_key,
         })
+    }
+
+    /// The running policies, and how to change them.
+    pub fn swaps(&self) -> Arc<Swaps> {
+        self.swaps.clone()
     }
 
     /// Ready when a part that should run for ever has ended: a defect, after which the gateway is to be
@@ -189,6 +213,7 @@ impl Gateway {
             let serving = self.serving.as_ref();
             ended(&self.flow)
                 || ended(&self.source)
+                || self.operations.iter().any(ended)
                 || serving.is_some_and(|s| ended(&s.server) || ended(&s.blocks))
         };
         while !broken() {
@@ -209,6 +234,11 @@ impl Gateway {
             end(serving.blocks, limit.max(tokio::time::Instant::now() + BLOCKS_FAREWELL)).await;
             serving.ledger.drain(limit.saturating_duration_since(tokio::time::Instant::now())).await;
         }
+        // They were told too, and had as much time as the others.
+        for task in self.operations {
+            end(task, limit).await;
+        }
+        drop(self.swaps);
         self.events.emit(Event::GatewayStopped { reason: Reason::ShutdownDrain });
         drop(self.events);
         let writer = self.writer;
@@ -224,34 +254,35 @@ async fn end(mut task: JoinHandle<()>, limit: tokio::time::Instant) {
     }
 }
 
-fn load_policies(config: &Config) -> Result<PolicySet, StartError> {
-    let specs: Vec<_> = config
-        .policies
-        .iter()
-        .map(|entry| PolicySpec {
-            name: entry.name.clone(),
-            module: entry.module.clone(),
-            sha256: entry.sha256,
-            settings: entry.settings.clone(),
-            fuel: entry.fuel,
-        })
-        .collect();
+fn load_policies(config: &Config) -> Result<PolicyStore, StartError> {
     let limits = EngineLimits { deadline: config.gate.verdict_timeout, ..EngineLimits::default() };
-    PolicySet::load(limits, &specs).map_err(|faults| {
+    let specs = swap::specs(&config.policies);
+    let loaded = PolicyEngine::start(limits, None)
+        .map_err(|fault| vec![fault])
+        .and_then(|engine| PolicyStore::load(engine, specs, config.swap.replay as usize));
+    loaded.map_err(|faults| {
         let line = |name: &str| config.policies.iter().find(|p| p.name == name).map_or(0, |p| p.line);
         let faults = faults.into_iter().map(|fault| (line(&fault.policy), fault)).collect();
         StartError::Policies { file: config.file.display().to_string(), faults }
     })
 }
 
-fn make_source(source: &Source) -> Result<Arc<dyn TemplateSource>, StartError> {
-    Ok(match source {
+async fn bind_api(config: &Config, swaps: &Arc<Swaps>) -> Result<Option<Api>, StartError> {
+    let Some(listen) = config.api.listen else { return Ok(None) };
+    Ok(Some(Api::bind(listen, config.api.token.clone(), swaps.clone()).await?))
+}
+
+fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
+    let payout = config.coinbase.payout.clone();
+    let coinbase = CoinbaseSpec { payout, tag: config.coinbase.tag.clone() };
+    Ok(match &config.source {
         Source::Embedded(embedded) => Arc::new(
             EmbeddedChain::new(EmbeddedConfig {
                 bits: embedded.bits,
                 transactions_per_template: embedded.transactions as usize,
                 refresh: embedded.refresh,
                 low_fee_every: embedded.low_fee_every,
+                coinbase,
                 ..EmbeddedConfig::default()
             })
             .map_err(|error| StartError::Source(error.to_string()))?,
@@ -268,6 +299,7 @@ fn make_source(source: &Source) -> Result<Arc<dyn TemplateSource>, StartError> {
                 },
                 network: node.network,
                 request_timeout: node.request_timeout,
+                coinbase,
             })
             .map_err(|error| StartError::Source(error.to_string()))?,
         ),

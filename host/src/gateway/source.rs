@@ -22,7 +22,7 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 /// What the source has to say.
 pub(super) enum News {
     /// A template.
-    Template(Sourced),
+    Template(Box<Sourced>),
     /// Nothing for longer than allowed.
     Stale,
 }
@@ -84,7 +84,7 @@ impl Watcher {
                     backoff = BACKOFF_FIRST;
                     stale_at = Some(Instant::now() + self.stale_after);
                     after = Some(sourced.template.digest);
-                    if self.news.send(News::Template(sourced)).await.is_err() {
+                    if self.news.send(News::Template(Box::new(sourced))).await.is_err() {
                         return;
                     }
                 }

@@ -1,18 +1,14 @@
-//! Jobs: an admitted template with the pool's coinbase around the extranonce.
+//! Jobs: an admitted template, its coinbase cut at the extranonce.
 //!
 //! One [`Job`] per admitted template, shared by every channel. What differs between channels is only
 //! the extranonce: [`EXTRANONCE_LEN`] bytes inside the coinbase script, the same length everywhere
 //! because the script's length stands before them. A channel's merkle root, and a solved block, are
-//! computed from the job and those bytes.
-//!
-//! - [`coinbase`]: the coinbase transaction, cut at the extranonce
-//! - here: merkle root, header and block of a job
-
-pub mod coinbase;
+//! computed from the job and those bytes. The coinbase itself is the template's: what was judged is what
+//! is mined.
 
 use crate::{
     gate::Admitted,
-    template::{Template, merkle},
+    template::{Template, coinbase, merkle},
 };
 use bitcoin::{
     Block, BlockHash, Target, Transaction, TxMerkleNode,
@@ -20,12 +16,9 @@ use bitcoin::{
     consensus::encode,
     hashes::{Hash, HashEngine, sha256d},
 };
-pub use coinbase::{CoinbaseError, CoinbaseSpec};
+pub use coinbase::{CoinbaseError, EXTRANONCE_LEN};
 
-/// Bytes of extranonce in every coinbase: prefix chosen by the gateway, the rest by the miner.
-pub const EXTRANONCE_LEN: usize = 20;
-
-/// Work for miners: an admitted template and the pool's coinbase.
+/// Work for miners: an admitted template with its coinbase in two parts.
 #[derive(Debug)]
 pub struct Job {
     /// Counts the jobs of this process, from 1.
@@ -44,13 +37,10 @@ impl Job {
     /// Makes the one job of an admitted template.
     ///
     /// # Errors
-    /// When the coinbase does not fit the consensus rules ([`CoinbaseError`]).
-    pub fn new(
-        template: Admitted<Template>,
-        spec: &CoinbaseSpec,
-        serial: u64,
-    ) -> Result<Self, CoinbaseError> {
-        let (coinbase_prefix, coinbase_suffix) = coinbase::split(&template, spec)?;
+    /// When the template's coinbase cannot be cut at an extranonce, or its script is longer than consensus
+    /// allows ([`CoinbaseError`]). Neither can happen to a coinbase that the gateway planned.
+    pub fn new(template: Admitted<Template>, serial: u64) -> Result<Self, CoinbaseError> {
+        let (coinbase_prefix, coinbase_suffix) = template.coinbase.split()?;
         let network_target = Target::from_compact(template.bits);
         Ok(Self { serial, template, coinbase_prefix, coinbase_suffix, network_target })
     }

@@ -6,7 +6,6 @@ use super::*;
 use crate::{
     event,
     gate::{Action, Gate, Mode, Timings},
-    job::CoinbaseSpec,
     ledger::{self, LedgerTasks, forward::ForwardConfig},
     policy::Verdict,
     share::target,
@@ -22,7 +21,6 @@ use std::time::Instant;
 pub(super) struct Chain {
     source: EmbeddedChain,
     gate: Gate,
-    spec: CoinbaseSpec,
     newest: Option<Arc<Template>>,
     serial: u64,
 }
@@ -36,11 +34,9 @@ impl Chain {
         };
         let hour = Duration::from_secs(3600);
         let timings = Timings { verdict_timeout: hour, hold_timeout: hour };
-        let payout = bitcoin::ScriptBuf::new_op_return([]);
         Self {
             source: EmbeddedChain::new(config).unwrap(),
             gate: Gate::new(Mode::Observe, timings, Instant::now()),
-            spec: CoinbaseSpec { payout, tag: "/tests/".into() },
             newest: None,
             serial: 0,
         }
@@ -64,7 +60,7 @@ impl Chain {
             _ => None,
         });
         self.serial += 1;
-        Arc::new(Job::new(released.unwrap(), &self.spec, self.serial).unwrap())
+        Arc::new(Job::new(released.unwrap(), self.serial).unwrap())
     }
 
     /// Solves a job; the next one is on another tip.

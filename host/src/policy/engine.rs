@@ -5,7 +5,12 @@
 //! millisecond) stops whatever fuel let through; missing it says something about this machine alone.
 //! Everything that could make two machines disagree (threads, relaxed SIMD, NaN bits) is off.
 
+use super::{cache::CodeCache, contract::Linkers, module::LoadedModules, set::PolicyFault};
+use crate::reason::Reason;
 use std::{
+    fmt,
+    path::Path,
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -23,6 +28,9 @@ const MAX_TABLES: u32 = 16;
 /// Most elements of all tables of one component together.
 const MAX_TABLE_ELEMENTS: usize = 20_000;
 
+/// The engine and the price list below. Change the number behind the `+` with every price.
+const VERSION: &str = "wasmtime 48.0.8 + prices 1";
+
 /// What a policy set may use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineLimits {
@@ -34,6 +42,8 @@ pub struct EngineLimits {
     pub workers: usize,
     /// Size of a module file, bytes.
     pub module_bytes: u64,
+    /// Time to compile one module. A Python component takes half a minute.
+    pub compile_time: Duration,
 }
 
 impl Default for EngineLimits {
@@ -43,6 +53,7 @@ impl Default for EngineLimits {
             memory_bytes: 64 << 20,
             workers: 2,
             module_bytes: 32 << 20,
+            compile_time: Duration::from_secs(120),
         }
     }
 }
@@ -54,11 +65,60 @@ impl EngineLimits {
     }
 }
 
-/// Makes an engine and starts its clock. Instances come from a pool; where the address space for one
-/// cannot be reserved (`ulimit -v`, small containers), they are allocated one by one.
-pub(super) fn start(limits: &EngineLimits) -> wasmtime::Result<Engine> {
+/// The engine of this process: compiler, pool of instances, clock, and the modules that are loaded.
+/// Made once and shared, so that any number of policy sets have one pool and one clock.
+pub struct PolicyEngine {
+    pub(super) engine: Engine,
+    pub(super) linkers: Linkers,
+    pub(super) limits: EngineLimits,
+    pub(super) cache: Option<CodeCache>,
+    pub(super) modules: LoadedModules,
+}
+
+impl PolicyEngine {
+    /// Makes an engine and starts its clock. Instances come from a pool; where the address space for
+    /// one cannot be reserved (`ulimit -v`, small containers), they are allocated one by one. With a
+    /// `cache` folder compiled code is kept there; without one, each start compiles anew.
+    ///
+    /// # Errors
+    /// When wasmtime does not start on this machine, or the folder cannot be used.
+    pub fn start(limits: EngineLimits, cache: Option<&Path>) -> Result<Arc<Self>, PolicyFault> {
+        let unavailable = |detail: String| PolicyFault {
+            policy: String::new(),
+            reason: Reason::PolicySetUnavailable,
+            detail,
+        };
+        let broken =
+            |error: wasmtime::Error| unavailable(format!("the policy engine does not start: {error:#}"));
+        let engine = make(&limits).map_err(broken)?;
+        let linkers = Linkers::new(&engine).map_err(broken)?;
+        let cache = cache.map(|dir| CodeCache::open(dir, &engine)).transpose().map_err(unavailable)?;
+        Ok(Arc::new(Self { engine, linkers, limits, cache, modules: LoadedModules::default() }))
+    }
+
+    /// What an evaluation may use up.
+    pub fn limits(&self) -> &EngineLimits {
+        &self.limits
+    }
+
+    /// What a verdict's fuel depends on besides the module: the engine and the price list of its
+    /// instructions. Stands in records, so that a replay knows what it can compare.
+    pub fn version() -> &'static str {
+        VERSION
+    }
+}
+
+impl fmt::Debug for PolicyEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PolicyEngine").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+fn make(limits: &EngineLimits) -> wasmtime::Result<Engine> {
     let mut config = config();
-    let slots = u32::try_from(limits.workers).unwrap_or(u32::MAX).clamp(1, 64) * 2;
+    // A place for each verdict and, beside those, for monitored policies, for the replay of a proposed
+    // set, and for the loading of one.
+    let slots = u32::try_from(limits.workers).unwrap_or(u32::MAX).clamp(1, 64) + 4;
     config.allocation_strategy(pool(limits, slots));
     let engine = Engine::new(&config).or_else(|error| {
         tracing::debug!(%error, "no pool for policy instances, they are allocated one by one");
@@ -169,12 +229,25 @@ impl Limiter {
             elements_left: MAX_TABLE_ELEMENTS,
         }
     }
+
+    /// Memory that the instance has, bytes. Memories never shrink, so it is also the most it had.
+    pub(super) fn memory(&self) -> usize {
+        self.memory_limit - self.memory_left
+    }
 }
 
 /// Growth beyond a limit stops the guest at once instead of failing inside it: the answer is then the
 /// same whatever the guest makes of a failed allocation.
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false); // the guest's own bound: it fails inside, and nothing was taken
+        }
         match self.memory_left.checked_sub(desired.saturating_sub(current)) {
             Some(left) => self.memory_left = left,
             None => return Err(Exceeded { limit: self.memory_limit, unit: "bytes of memory" }.into()),
@@ -182,7 +255,15 @@ impl ResourceLimiter for Limiter {
         Ok(true)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
         match self.elements_left.checked_sub(desired.saturating_sub(current)) {
             Some(left) => self.elements_left = left,
             None => return Err(Exceeded { limit: MAX_TABLE_ELEMENTS, unit: "table elements" }.into()),

@@ -3,53 +3,106 @@
 //! An evaluation computes for up to the deadline of the set and must not sit on a thread that serves
 //! connections. It runs on tokio's blocking threads, a bounded number at a time. When all places are
 //! taken for longer than an evaluation can last, the answer is a rejection, not a longer queue.
+//!
+//! The set is taken from the store when the evaluation begins, and kept to its end. Monitored policies
+//! are asked afterwards, in one place of their own: they never make a verdict wait.
 
 use super::{
-    set::PolicySet,
-    verdict::{Judgement, Verdict},
+    contract::Inputs,
+    store::{LoadedSet, PolicyStore},
+    verdict::{Judgement, PolicyResult, Verdict},
 };
-use crate::{reason::Reason, template::Sourced};
+use crate::reason::Reason;
 use std::{sync::Arc, time::Instant};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
-/// Asks a policy set from async code.
+/// Asks the running policy set from async code.
 #[derive(Clone, Debug)]
 pub struct Judge {
-    set: Arc<PolicySet>,
+    store: Arc<PolicyStore>,
     places: Arc<Semaphore>,
+    monitor_place: Arc<Semaphore>,
+}
+
+/// A judgement, with what is needed to ask the monitored policies too.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// What the set said.
+    pub judgement: Judgement,
+    /// The set that said it.
+    pub by: Arc<LoadedSet>,
+    /// What it was asked about.
+    pub inputs: Inputs,
+}
+
+/// What monitored policies said.
+#[derive(Debug)]
+pub enum Monitored {
+    /// They were not asked: those of an earlier template still are.
+    Skipped,
+    /// Their results, in order.
+    Said(Vec<PolicyResult>),
 }
 
 impl Judge {
     /// A judge that runs at most `workers` evaluations at the same time.
-    pub fn new(set: Arc<PolicySet>, workers: usize) -> Self {
-        Self { set, places: Arc::new(Semaphore::new(workers)) }
+    pub fn new(store: Arc<PolicyStore>, workers: usize) -> Self {
+        let place = |count| Arc::new(Semaphore::new(count));
+        Self { store, places: place(workers), monitor_place: place(1) }
+    }
+
+    /// Where the sets come from.
+    pub fn store(&self) -> &Arc<PolicyStore> {
+        &self.store
     }
 
     /// Judges a template. Takes at most three times the deadline of the set: two of them waiting for a
     /// place, which every running evaluation gives up within one.
-    pub async fn judge(&self, sourced: Sourced) -> Judgement {
+    pub async fn judge(&self, inputs: Inputs) -> Judged {
         let started = Instant::now();
-        let template = sourced.template.clone();
-        let unavailable = |detail: &str| Judgement {
-            template: template.digest,
-            set: self.set.digest(),
-            verdict: Verdict::fault(Reason::PolicySetUnavailable, detail),
-            decided_by: None,
-            policies: Vec::new(),
-            duration: started.elapsed(),
-            infrastructure_fault: true,
+        let unavailable = |by: Arc<LoadedSet>, inputs: Inputs, detail: &str| {
+            let judgement = Judgement {
+                template: inputs.template.digest,
+                set: by.digest(),
+                verdict: Verdict::fault(Reason::PolicySetUnavailable, detail),
+                decided_by: None,
+                policies: Vec::new(),
+                duration: started.elapsed(),
+                infrastructure_fault: true,
+            };
+            Judged { judgement, by, inputs }
         };
-        let patience = self.set.limits().deadline * 2;
+        let patience = self.store.running().limits().deadline * 2;
         let Ok(Ok(place)) = timeout(patience, self.places.clone().acquire_owned()).await else {
-            return unavailable("every evaluation slot is taken; raise the number of policy workers");
+            let detail = "every evaluation slot is taken; raise the number of policy workers";
+            return unavailable(self.store.running(), inputs, detail);
         };
-        let set = self.set.clone();
-        let evaluation = spawn_blocking(move || {
-            let _place = place; // given back when the evaluation ends, even if nobody waits for it
-            set.evaluate(&sourced.template, &sourced.context)
+        let by = self.store.running();
+        let evaluation = spawn_blocking({
+            let (by, inputs) = (by.clone(), inputs.clone());
+            move || {
+                let _place = place; // given back when the evaluation ends, even if nobody waits for it
+                by.evaluate(&inputs)
+            }
         });
-        evaluation
-            .await
-            .unwrap_or_else(|_| unavailable("the evaluation was cut off: the gateway is stopping"))
+        match evaluation.await {
+            Ok(judgement) => Judged { judgement, by, inputs },
+            Err(_) => unavailable(by, inputs, "the evaluation was cut off: the gateway is stopping"),
+        }
+    }
+
+    /// Asks the monitored policies of the set that judged. `None` when it has none.
+    pub async fn monitor(&self, by: Arc<LoadedSet>, inputs: Inputs) -> Option<Monitored> {
+        if !by.monitors() {
+            return None;
+        }
+        let Ok(place) = self.monitor_place.clone().try_acquire_owned() else {
+            return Some(Monitored::Skipped);
+        };
+        let asked = spawn_blocking(move || {
+            let _place = place;
+            by.monitor(&inputs)
+        });
+        asked.await.ok().map(Monitored::Said)
     }
 }

@@ -6,21 +6,33 @@
 //! policy becomes a rejection with one of the gateway's own reasons (fail closed); whether that holds
 //! the template is for the gate to say, not for this room.
 //!
-//! - [`set`]: loading a set and judging with it
-//! - [`engine`]: the wasmtime engine, its limits and its clock
-//! - [`contract`]: the WIT contract, and the template as its functions show it
-//! - [`verdict`]: verdicts, and the check of what a guest returned
+//! - [`set`]: what a set is, how it is loaded, and how it judges
 //! - [`judge`]: the same off the async threads, on a bounded number of them
-//! - [`build`]: from a policy's crate to a component file
+//! - [`store`]: the running set, and how another takes its place
+//! - [`compare`]: how two sets judge the same templates
+//! - [`verdict`]: verdicts, and the check of what a guest returned
+//! - [`contract`]: the WIT contract, and the template as its functions show it
+//! - [`call`]: one call of a guest, and what it means when it does not come back
+//! - [`module`]: from a file to something that can be instantiated; [`shape`]: what it may be made of;
+//!   [`cache`]: compiled code on disk
+//! - [`engine`]: the wasmtime engine, its limits and its clock
 
-pub mod build;
+mod cache;
+mod call;
+pub mod compare;
 mod contract;
 mod engine;
 mod judge;
+mod module;
 mod set;
+mod shape;
+pub mod store;
 mod verdict;
 
-pub use engine::EngineLimits;
-pub use judge::Judge;
-pub use set::{DEFAULT_FUEL, PolicyFault, PolicySet, PolicySpec};
+pub use contract::{Inputs, Version};
+pub use engine::{EngineLimits, PolicyEngine};
+pub use judge::{Judge, Judged, Monitored};
+pub use module::Loads;
+pub use set::{DEFAULT_FUEL, Enforcement, Policy, PolicyFault, PolicySet, PolicySpec};
+pub use store::PolicyStore;
 pub use verdict::{ContextValue, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict};

@@ -1,32 +1,29 @@
 //! A policy set: loaded whole or not at all, never changed, and named by its digest.
 //!
-//! Loading reads and compiles every module, refuses imports outside the contract, asks each policy
-//! who it is and lets it check its settings; every fault of every policy is reported at once.
-//! Judging makes a fresh instance of each policy in turn, so nothing leaks from one evaluation into
-//! the next, and a trap costs one instance. What goes wrong is told apart by type, never by text.
+//! Loading asks each policy who it is and lets it check its settings; every fault of every policy is
+//! reported at once. Judging makes a fresh instance of each policy in turn, so nothing leaks from one
+//! evaluation into the next, and a trap costs one instance.
+//!
+//! Enforcing policies give the verdict: the first rejection decides, and the others are asked all the
+//! same, for the record. Monitored ones are asked separately, when the verdict has been given: whatever
+//! they do, they delay nothing and decide nothing.
 
 use super::{
-    contract::{self, IMPORTS, Inputs, State, TemplatePolicy, TemplatePolicyPre, VERSION},
-    engine::{self, EngineLimits, Exceeded},
+    call::{Answer, Budget, Stopped, call, deadline_exceeded, output_invalid},
+    contract::{Inputs, Version},
+    engine::{EngineLimits, PolicyEngine},
+    module::{Module, Refused},
     verdict::{self, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict},
 };
-use crate::{
-    reason::Reason,
-    template::{Context, Template},
-};
+use crate::{reason::Reason, template::Template};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
-    fs::File,
-    io::Read,
-    panic::{AssertUnwindSafe, catch_unwind},
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
-};
-use wasmtime::{
-    Engine, PoolConcurrencyLimitError, Store, Trap,
-    component::{Component, Linker},
 };
 
 /// Fuel of an evaluation where the operator says nothing: about a millisecond of ordinary compiled
@@ -34,10 +31,29 @@ use wasmtime::{
 pub const DEFAULT_FUEL: u64 = 10_000_000;
 /// Time for one call while a set is loaded. Nobody waits for work then.
 const LOAD_DEADLINE: Duration = Duration::from_secs(2);
-/// What a guest may hand over in one call, bytes.
-const MAX_FROM_GUEST: usize = 256 * 1024;
-/// Live handles of a guest. The contract has no resources, so it needs none.
-const MAX_HANDLES: usize = 16;
+/// Faults in its settings that a policy is believed to have found.
+const MAX_SETTINGS_FAULTS: usize = 64;
+
+/// Whether what a policy says counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcement {
+    /// A rejection is the set's rejection.
+    #[default]
+    Enforce,
+    /// It is recorded and has no effect.
+    Monitor,
+}
+
+impl Enforcement {
+    /// As it stands in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Monitor => "monitor",
+        }
+    }
+}
 
 /// One entry of the operator's policy list.
 #[derive(Clone, Debug)]
@@ -52,6 +68,8 @@ pub struct PolicySpec {
     pub settings: serde_json::Value,
     /// Fuel of one evaluation.
     pub fuel: u64,
+    /// Whether what it says counts.
+    pub enforcement: Enforcement,
 }
 
 /// One reason why a set was not loaded.
@@ -68,26 +86,55 @@ pub struct PolicyFault {
 
 /// Policies that judge together, in order. Immutable; share it behind an `Arc`.
 pub struct PolicySet {
+    engine: Arc<PolicyEngine>,
     digest: SetDigest,
-    limits: EngineLimits,
     policies: Vec<Policy>,
 }
 
-struct Policy {
+/// A policy of a set, ready to judge.
+pub struct Policy {
     name: String,
+    path: PathBuf,
     info: PolicyInfo,
-    module: TemplatePolicyPre<State>,
-    module_digest: [u8; 32],
+    module: Arc<Module>,
     settings: String,
     fuel: u64,
+    enforcement: Enforcement,
 }
 
-/// Why a call of a guest gave nothing.
-struct Stopped {
-    reason: Reason,
-    detail: String,
-    /// It says something about this machine, not about the policy and its inputs.
-    infrastructure: bool,
+impl Policy {
+    /// What the operator calls it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// The file that its module was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// What it says about itself.
+    pub fn info(&self) -> &PolicyInfo {
+        &self.info
+    }
+    /// SHA-256 of its module.
+    pub fn module_digest(&self) -> &[u8; 32] {
+        &self.module.digest
+    }
+    /// The version of the contract that its module speaks.
+    pub fn contract(&self) -> Version {
+        self.module.version
+    }
+    /// Its settings, a JSON object.
+    pub fn settings(&self) -> &str {
+        &self.settings
+    }
+    /// Fuel of one evaluation.
+    pub fn fuel(&self) -> u64 {
+        self.fuel
+    }
+    /// Whether what it says counts.
+    pub fn enforcement(&self) -> Enforcement {
+        self.enforcement
+    }
 }
 
 impl PolicySet {
@@ -96,15 +143,7 @@ impl PolicySet {
     /// # Errors
     /// Every fault of every policy: a module that cannot be read, is no component of the contract,
     /// imports something else or has another digest than pinned; settings that it does not accept.
-    pub fn load(limits: EngineLimits, specs: &[PolicySpec]) -> Result<Self, Vec<PolicyFault>> {
-        let engine_fault = |error: wasmtime::Error| {
-            let detail = format!("the policy engine does not start: {error:#}");
-            vec![PolicyFault { policy: String::new(), reason: Reason::PolicySetUnavailable, detail }]
-        };
-        let engine = engine::start(&limits).map_err(engine_fault)?;
-        let mut linker = Linker::new(&engine);
-        contract::link(&mut linker).map_err(engine_fault)?;
-
+    pub fn load(engine: &Arc<PolicyEngine>, specs: &[PolicySpec]) -> Result<Self, Vec<PolicyFault>> {
         let (mut policies, mut faults, mut names) = (Vec::new(), Vec::new(), HashSet::new());
         for spec in specs {
             if !names.insert(spec.name.as_str()) {
@@ -112,7 +151,7 @@ impl PolicySet {
                 faults.push(fault(spec, Reason::PolicySettingsInvalid, detail));
                 continue;
             }
-            match Policy::load(&limits, &linker, spec) {
+            match Policy::load(engine, spec) {
                 Ok(policy) => policies.push(policy),
                 Err(found) => faults.extend(found),
             }
@@ -120,7 +159,7 @@ impl PolicySet {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { digest: digest(&policies), limits, policies })
+        Ok(Self { engine: engine.clone(), digest: digest(&policies), policies })
     }
 
     /// The name of the set.
@@ -128,21 +167,35 @@ impl PolicySet {
         self.digest
     }
 
-    /// What the set may use up.
+    /// What an evaluation may use up.
     pub fn limits(&self) -> &EngineLimits {
-        &self.limits
+        &self.engine.limits
     }
 
-    /// The policies in order: the operator's name, the sha256 of the module, and what the policy says
-    /// about itself.
-    pub fn policies(&self) -> impl Iterator<Item = (&str, &[u8; 32], &PolicyInfo)> {
-        self.policies.iter().map(|policy| (policy.name.as_str(), &policy.module_digest, &policy.info))
+    /// The policies in order.
+    pub fn policies(&self) -> &[Policy] {
+        &self.policies
     }
 
-    /// Judges a template. Blocks for up to the deadline of the set; see [`super::Judge`] for async code.
-    pub fn evaluate(&self, template: &Arc<Template>, context: &Context) -> Judgement {
+    /// Time to make an instance of each policy, as every evaluation does, and to end it again.
+    ///
+    /// # Errors
+    /// The name of the policy of which none could be made, and why.
+    pub fn time_instances(&self) -> Result<Duration, String> {
         let started = Instant::now();
-        let inputs = Inputs { template: template.clone(), context: context.clone() };
+        for policy in &self.policies {
+            let budget = Budget { fuel: policy.fuel, time: LOAD_DEADLINE };
+            call(&self.engine, &*policy.module.guest, None, budget, |guest, store| guest.instantiate(store))
+                .map_err(|stopped| format!("{}: {}", policy.name, stopped.detail))?;
+        }
+        Ok(started.elapsed())
+    }
+
+    /// Judges a template with the enforcing policies. Blocks for up to the deadline of the set; see
+    /// [`super::Judge`] for async code.
+    pub fn evaluate(&self, inputs: &Inputs) -> Judgement {
+        let started = Instant::now();
+        let template = &inputs.template;
         let mut judgement = Judgement {
             template: template.digest,
             set: self.digest,
@@ -152,101 +205,153 @@ impl PolicySet {
             duration: Duration::ZERO,
             infrastructure_fault: false,
         };
-        for policy in &self.policies {
-            let begun = Instant::now();
-            let left = self.limits.deadline.saturating_sub(started.elapsed());
-            let (verdict, fuel) = match self.ask(policy, inputs.clone(), left) {
-                Ok((verdict, fuel)) => (verdict, Some(fuel)),
-                Err(stopped) => {
-                    judgement.infrastructure_fault = stopped.infrastructure;
-                    (Verdict::fault(stopped.reason, stopped.detail), None)
-                }
-            };
-            let result = PolicyResult { name: policy.name.clone(), verdict, fuel, duration: begun.elapsed() };
-            judgement.policies.push(result.clone());
-            if !result.verdict.accepted {
-                judgement.verdict = result.verdict;
-                judgement.decided_by = Some(result.name);
-                break;
+        let mut discrepancies_judged = false;
+        for policy in self.those(Enforcement::Enforce) {
+            let asked = self.ask(policy, inputs, started);
+            discrepancies_judged |= asked.discrepancies_judged;
+            if !asked.result.verdict.accepted && judgement.verdict.accepted {
+                judgement.verdict = asked.result.verdict.clone();
+                judgement.decided_by = Some(asked.result.name.clone());
+                judgement.infrastructure_fault = asked.infrastructure;
             }
+            judgement.policies.push(asked.result);
+        }
+        if judgement.verdict.accepted && !discrepancies_judged {
+            judgement.verdict = unjudged_discrepancy(template).unwrap_or(judgement.verdict);
         }
         judgement.duration = started.elapsed();
         judgement
     }
 
-    fn ask(&self, policy: &Policy, inputs: Inputs, left: Duration) -> Result<(Verdict, u64), Stopped> {
-        if left.is_zero() {
-            return Err(deadline_exceeded(&self.limits));
-        }
-        let state = State::new(&self.limits, Some(inputs));
-        let settings = policy.settings.as_str();
-        let (verdict, fuel) =
-            call(&self.limits, &policy.module, state, policy.fuel, left, |guest, store| {
-                guest.call_evaluate(store, settings)
-            })?;
-        let verdict = verdict::check_verdict(verdict, &policy.info).map_err(output_invalid)?;
-        Ok((verdict, fuel))
+    /// Asks the monitored policies about a template. Blocks for up to another deadline of the set.
+    pub fn monitor(&self, inputs: &Inputs) -> Vec<PolicyResult> {
+        let started = Instant::now();
+        self.those(Enforcement::Monitor).map(|policy| self.ask(policy, inputs, started).result).collect()
+    }
+
+    /// Whether there is a policy that is only monitored.
+    pub fn has_monitored(&self) -> bool {
+        self.those(Enforcement::Monitor).next().is_some()
+    }
+
+    fn those(&self, enforcement: Enforcement) -> impl Iterator<Item = &Policy> {
+        self.policies.iter().filter(move |policy| policy.enforcement == enforcement)
+    }
+
+    /// Asks one policy, with what is left of the set's time.
+    fn ask(&self, policy: &Policy, inputs: &Inputs, started: Instant) -> Asked {
+        let begun = Instant::now();
+        let left = self.limits().deadline.saturating_sub(started.elapsed());
+        let mut discrepancies_judged = false;
+        let answer = if left.is_zero() {
+            Err(deadline_exceeded(self.limits()))
+        } else {
+            let budget = Budget { fuel: policy.fuel, time: left };
+            let settings = policy.settings.as_str();
+            call(&self.engine, &*policy.module.guest, Some(inputs.clone()), budget, |guest, store| {
+                guest.evaluate(store, settings)
+            })
+            .and_then(|Answer { answer, fuel, memory, asked_for_discrepancies }| {
+                discrepancies_judged = asked_for_discrepancies;
+                let verdict = verdict::check_verdict(answer, &policy.info).map_err(output_invalid)?;
+                Ok((verdict, fuel, memory))
+            })
+        };
+        let (verdict, fuel, memory_bytes, infrastructure) = match answer {
+            Ok((verdict, fuel, memory)) => (verdict, Some(fuel), Some(memory), false),
+            Err(Stopped { reason, detail, infrastructure }) => {
+                (Verdict::fault(reason, detail), None, None, infrastructure)
+            }
+        };
+        let result = PolicyResult {
+            name: policy.name.clone(),
+            enforcement: policy.enforcement,
+            verdict,
+            fuel,
+            memory_bytes,
+            duration: begun.elapsed(),
+        };
+        Asked { result, infrastructure, discrepancies_judged }
     }
 }
 
-impl std::fmt::Debug for PolicySet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+struct Asked {
+    result: PolicyResult,
+    infrastructure: bool,
+    discrepancies_judged: bool,
+}
+
+/// A template that is not what was declared is for a policy to judge; if none looked, it is refused.
+fn unjudged_discrepancy(template: &Template) -> Option<Verdict> {
+    let first = template.discrepancies.first()?;
+    let place = first.transaction.map(|row| format!(" of transaction {row}")).unwrap_or_default();
+    let detail = format!(
+        "{}{place} is declared as {}, but the bytes say {}; no policy of the set judges such differences, so the \
+         template is refused (the policy integrity does)",
+        first.kind, first.declared, first.derived
+    );
+    Some(Verdict::fault(Reason::TemplateSourceInvalid, detail))
+}
+
+impl fmt::Debug for PolicySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.policies.iter().map(|policy| policy.name.as_str()).collect();
         f.debug_struct("PolicySet").field("digest", &self.digest).field("policies", &names).finish()
     }
 }
 
+impl PolicyEngine {
+    /// What a module says about itself, whatever settings it needs.
+    ///
+    /// # Errors
+    /// What keeps it from being loaded.
+    pub fn describe(&self, module: &Path) -> Result<PolicyInfo, PolicyFault> {
+        let refused = |(reason, detail)| PolicyFault { policy: module.display().to_string(), reason, detail };
+        self.load(module, None).and_then(|module| self.ask_metadata(&module, DEFAULT_FUEL)).map_err(refused)
+    }
+
+    fn ask_metadata(&self, module: &Module, fuel: u64) -> Result<PolicyInfo, Refused> {
+        let budget = Budget { fuel, time: LOAD_DEADLINE };
+        let metadata = call(self, &*module.guest, None, budget, |guest, store| guest.metadata(store))
+            .map_err(|stopped| (stopped.reason, stopped.detail))?;
+        verdict::check_metadata(metadata.answer).map_err(|detail| (Reason::PolicyOutputInvalid, detail))
+    }
+}
+
 impl Policy {
-    fn load(
-        limits: &EngineLimits,
-        linker: &Linker<State>,
-        spec: &PolicySpec,
-    ) -> Result<Self, Vec<PolicyFault>> {
-        let one = |reason| move |detail| vec![fault(spec, reason, detail)];
+    fn load(engine: &PolicyEngine, spec: &PolicySpec) -> Result<Self, Vec<PolicyFault>> {
+        let one = |(reason, detail)| vec![fault(spec, reason, detail)];
         let stopped = |stopped: Stopped| vec![fault(spec, stopped.reason, stopped.detail)];
 
-        let bytes = read(&spec.module, limits.module_bytes).map_err(one(Reason::PolicySetUnavailable))?;
-        let module_digest: [u8; 32] = Sha256::digest(&bytes).into();
-        if spec.sha256.is_some_and(|pinned| pinned != module_digest) {
-            let detail = format!(
-                "{} has the sha256 {}, not the one that the configuration pins; take the pinned file, or pin \
-                 this one if it is what you want",
-                spec.module.display(),
-                hex::encode(module_digest)
-            );
-            return Err(one(Reason::PolicyModuleInvalid)(detail));
+        let module = engine.load(&spec.module, spec.sha256).map_err(one)?;
+        let info = engine.ask_metadata(&module, spec.fuel).map_err(one)?;
+        if !spec.settings.is_object() {
+            let detail = "settings: must be an object of names and values; `{}` where there are none".into();
+            return Err(one((Reason::PolicySettingsInvalid, detail)));
         }
-        let component = compile(linker.engine(), &bytes)
-            .map_err(|problem| format!("{}: {problem}", spec.module.display()))
-            .map_err(one(Reason::PolicyModuleInvalid))?;
-        check_imports(linker.engine(), &component).map_err(one(Reason::PolicyImportRefused))?;
-        let module = linker
-            .instantiate_pre(&component)
-            .and_then(TemplatePolicyPre::new)
-            .map_err(|error| format!("{} does not fit the contract: {error:#}", spec.module.display()))
-            .map_err(one(Reason::PolicyModuleInvalid))?;
-
-        let load = || State::new(limits, None);
-        let (metadata, _) = call(limits, &module, load(), spec.fuel, LOAD_DEADLINE, |guest, store| {
-            guest.call_metadata(store)
-        })
-        .map_err(stopped)?;
-        let info = verdict::check_metadata(metadata).map_err(one(Reason::PolicyOutputInvalid))?;
-
         let settings = spec.settings.to_string();
-        let (checked, _) = call(limits, &module, load(), spec.fuel, LOAD_DEADLINE, |guest, store| {
-            guest.call_validate_settings(store, &settings)
+        let budget = Budget { fuel: spec.fuel, time: LOAD_DEADLINE };
+        let checked = call(engine, &*module.guest, None, budget, |guest, store| {
+            guest.validate_settings(store, &settings)
         })
         .map_err(stopped)?;
-        if let Err(found) = checked {
-            let faults = found.iter().take(64).map(|found| {
+        if let Err(found) = checked.answer {
+            let faults = found.iter().take(MAX_SETTINGS_FAULTS).map(|found| {
                 let place = if found.path.is_empty() { "settings" } else { &found.path };
-                let detail = format!("{}: {}", place.escape_debug(), found.problem.escape_debug());
+                let detail = format!("{}: {}", verdict::one_line(place), verdict::one_line(&found.problem));
                 fault(spec, Reason::PolicySettingsInvalid, detail)
             });
             return Err(faults.collect());
         }
-        Ok(Self { name: spec.name.clone(), info, module, module_digest, settings, fuel: spec.fuel })
+        Ok(Self {
+            name: spec.name.clone(),
+            path: spec.module.clone(),
+            info,
+            module,
+            settings,
+            fuel: spec.fuel,
+            enforcement: spec.enforcement,
+        })
     }
 }
 
@@ -254,122 +359,14 @@ fn fault(spec: &PolicySpec, reason: Reason, detail: String) -> PolicyFault {
     PolicyFault { policy: spec.name.clone(), reason, detail }
 }
 
-fn read(path: &Path, max: u64) -> Result<Vec<u8>, String> {
-    let cannot = |error| format!("cannot read {}: {error}", path.display());
-    let mut bytes = Vec::new();
-    File::open(path).map_err(cannot)?.take(max + 1).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > max {
-        return Err(format!("{} is larger than {max} bytes, the limit for a module", path.display()));
-    }
-    Ok(bytes)
-}
-
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
-    let advice = "build the policy with `reservegrid policy build`";
-    match bytes.get(..8) {
-        Some([0, b'a', b's', b'm', 1, 0, 0, 0]) => {
-            return Err(format!("this is a core WebAssembly module and not a component; {advice}"));
-        }
-        Some([0, b'a', b's', b'm', ..]) => {}
-        _ => return Err(format!("this is not WebAssembly; {advice}")),
-    }
-    Component::from_binary(engine, bytes)
-        .map_err(|error| format!("this is not a component that the engine takes: {error:#}"))
-}
-
-/// Only the contract may be imported, and only the version that is served.
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), String> {
-    for (name, _) in component.component_type().imports(engine) {
-        let shown = verdict::shown(name);
-        if !name.starts_with(IMPORTS) {
-            return Err(format!(
-                "the module imports {shown}; a policy may import {IMPORTS}* and nothing else"
-            ));
-        }
-        if !name.ends_with(VERSION) {
-            return Err(format!(
-                "the module imports {shown}; this gateway serves version {VERSION} of the contract"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// One call on a fresh instance. Gives the answer and the fuel that it took.
-fn call<R>(
-    limits: &EngineLimits,
-    module: &TemplatePolicyPre<State>,
-    state: State,
-    fuel: u64,
-    left: Duration,
-    invoke: impl FnOnce(&TemplatePolicy, &mut Store<State>) -> wasmtime::Result<R>,
-) -> Result<(R, u64), Stopped> {
-    let classify = |instantiated: bool| move |error| classify(&error, instantiated, limits, fuel);
-    let run = || {
-        let mut store = Store::new(module.engine(), state);
-        store.limiter(|state| &mut state.limiter);
-        store.set_hostcall_fuel(MAX_FROM_GUEST);
-        store.set_max_component_handles(MAX_HANDLES);
-        store.set_fuel(fuel).map_err(classify(false))?;
-        store.set_epoch_deadline(EngineLimits::ticks(left));
-        let guest = module.instantiate(&mut store).map_err(classify(false))?;
-        let answer = invoke(&guest, &mut store).map_err(classify(true))?;
-        let used = fuel.saturating_sub(store.get_fuel().map_err(classify(true))?);
-        Ok((answer, used))
-    };
-    // A panic here is a fault of the gateway or of wasmtime. It must not take the process down, and it
-    // must not let the template through.
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        let detail = "the gateway itself failed while the policy ran; please report it".into();
-        Err(Stopped { reason: Reason::PolicyTrapped, detail, infrastructure: true })
-    })
-}
-
-fn classify(error: &wasmtime::Error, instantiated: bool, limits: &EngineLimits, fuel: u64) -> Stopped {
-    let fixed = |reason, detail| Stopped { reason, detail, infrastructure: false };
-    if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
-        return fixed(Reason::PolicyMemoryExceeded, exceeded.to_string());
-    }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => fixed(
-            Reason::PolicyFuelExhausted,
-            format!("it used up its {fuel} units of fuel without a verdict"),
-        ),
-        Some(Trap::Interrupt) => deadline_exceeded(limits),
-        Some(trap) => fixed(Reason::PolicyTrapped, format!("it stopped with a trap: {trap}")),
-        None if error.is::<PoolConcurrencyLimitError>() => Stopped {
-            reason: Reason::PolicySetUnavailable,
-            detail: "more evaluations at the same time than the engine has room for".into(),
-            infrastructure: true,
-        },
-        None if !instantiated => Stopped {
-            reason: Reason::PolicySetUnavailable,
-            detail: format!("no instance of the policy could be made: {error:#}"),
-            infrastructure: true,
-        },
-        // The guest came back, and what it left behind cannot be read: a pointer out of range, text
-        // that is not UTF-8, more data than it may hand over.
-        None => output_invalid(format!("{error:#}")),
-    }
-}
-
-fn output_invalid(detail: String) -> Stopped {
-    Stopped { reason: Reason::PolicyOutputInvalid, detail, infrastructure: false }
-}
-
-fn deadline_exceeded(limits: &EngineLimits) -> Stopped {
-    let detail = format!("no verdict within {} ms, the time for the whole set", limits.deadline.as_millis());
-    Stopped { reason: Reason::PolicyDeadlineExceeded, detail, infrastructure: true }
-}
-
 /// Names a set by everything that its verdicts depend on.
 fn digest(policies: &[Policy]) -> SetDigest {
     let mut hash = Sha256::new();
-    hash.update(b"reservegrid policy set 1");
+    hash.update(b"reservegrid policy set 2");
     for policy in policies {
-        hash.update(policy.module_digest);
+        hash.update(policy.module.digest);
         hash.update(policy.fuel.to_le_bytes());
-        for text in [&policy.name, &policy.settings] {
+        for text in [policy.enforcement.as_str(), &policy.name, &policy.settings] {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
         }

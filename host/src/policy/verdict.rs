@@ -5,7 +5,7 @@
 //! bounded. What does not hold is answered with `policy_output_invalid`, so nothing unchecked reaches
 //! a log, an event or a miner.
 
-use super::contract::types as guest;
+use super::{contract::types as guest, set::Enforcement};
 use crate::{
     reason::{PolicyCode, Reason, VerdictCode},
     template::TemplateDigest,
@@ -95,10 +95,14 @@ impl Serialize for SetDigest {
 pub struct PolicyResult {
     /// Its name in the set.
     pub name: String,
+    /// Whether what it says counts.
+    pub enforcement: Enforcement,
     /// What it said, or the engine's reason for it.
     pub verdict: Verdict,
     /// Fuel that the evaluation used; `None` when it did not end by itself.
     pub fuel: Option<u64>,
+    /// Memory that its instance came to have, bytes; `None` when it did not end by itself.
+    pub memory_bytes: Option<usize>,
     /// Wall-clock time of the evaluation.
     pub duration: Duration,
 }
@@ -112,9 +116,9 @@ pub struct Judgement {
     pub set: SetDigest,
     /// The verdict of the set: the first rejection, or acceptance.
     pub verdict: Verdict,
-    /// The policy whose rejection decided; `None` when accepted, or when no policy was asked.
+    /// The policy whose rejection decided; `None` when accepted, or when the gateway itself refused.
     pub decided_by: Option<String>,
-    /// What each policy said, in order, up to the one that decided.
+    /// What each enforcing policy said, in order.
     pub policies: Vec<PolicyResult>,
     /// Wall-clock time of the whole.
     pub duration: Duration,
@@ -240,4 +244,13 @@ pub(super) fn shown(value: &str) -> String {
     let cut: String = value.chars().take(80).collect();
     let dots = if cut.len() < value.len() { "..." } else { "" };
     format!("{cut:?}{dots}")
+}
+
+/// Words that a guest had a hand in, as one line for people: escaped, and cut to the length of a detail.
+pub(super) fn one_line(value: &str) -> String {
+    let mut line: String = value.chars().take(MAX_DETAIL).flat_map(char::escape_debug).collect();
+    if value.chars().nth(MAX_DETAIL).is_some() {
+        line.push_str("...");
+    }
+    line
 }

@@ -15,8 +15,8 @@ mod state;
 mod wallet;
 
 use super::{
-    Context, Declared, DeclaredTransaction, MempoolState, Provenance, SourceError, Sourced, SubmitOutcome,
-    TemplateDigest, TemplateSource, facts,
+    ChainTip, CoinbaseParts, CoinbaseSpec, Context, Declared, DeclaredTransaction, MempoolState, Provenance,
+    SourceError, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts,
 };
 use crate::reason::Reason;
 use async_trait::async_trait;
@@ -59,6 +59,8 @@ pub struct EmbeddedConfig {
     pub low_fee_every: u32,
     /// Decides keys and transactions: the same seed gives the same content, apart from times.
     pub seed: u64,
+    /// What the coinbase of the templates is like.
+    pub coinbase: CoinbaseSpec,
 }
 
 impl Default for EmbeddedConfig {
@@ -69,6 +71,8 @@ impl Default for EmbeddedConfig {
             refresh: Duration::from_secs(10),
             low_fee_every: 0,
             seed: 1,
+            // Anyone can spend it: nothing on this chain is worth anything.
+            coinbase: CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: String::new() },
         }
     }
 }
@@ -250,33 +254,47 @@ impl Inner {
         let minted = self.minter.mint(&self.wallet, coins, self.config.transactions_per_template, low_fees);
         let min_time = self.state.median_time_past() + 1;
         let fees: u64 = minted.iter().map(|m| m.fee).sum();
-        let transactions = minted.into_iter().map(|m| DeclaredTransaction {
+        let wtxids: Vec<_> = minted.iter().map(|m| m.tx.compute_wtxid()).collect();
+        let transactions = minted.into_iter().zip(&wtxids).map(|(m, wtxid)| DeclaredTransaction {
             bytes: consensus::serialize(&m.tx),
             txid: Some(m.tx.compute_txid()),
+            wtxid: Some(*wtxid),
             weight: Some(m.tx.weight().to_wu()),
             fee: Some(m.fee),
             spent: Some(m.spent),
             ..Default::default()
         });
-        let template = facts::assemble(Declared {
+        let bits = self.config.bits;
+        let declared = Declared {
             network: Network::Regtest,
             provenance: Provenance::Node,
             height,
             version: Version::from_consensus(0x2000_0000),
             previous_block_hash: tip.hash,
-            bits: self.config.bits,
+            bits,
+            target: Some(Target::from_compact(bits).to_be_bytes()),
             min_time,
             current_time: now().max(min_time),
             coinbase_value: subsidy(height).to_sat() + fees,
-            witness_commitment_script: None,
+            coinbase: CoinbaseParts::Planned(self.config.coinbase.clone()),
+            merkle_path: None,
+            transaction_count: None,
+            witness_commitment_script: Some(facts::witness_commitment_script(&wtxids)),
             transactions: transactions.collect(),
-        })?;
+        };
+        let template = facts::assemble(&declared)?;
         let mempool = MempoolState {
             transaction_count: template.transactions.len() as u64,
             total_vsize: template.facts.weights.iter().map(|w| u64::from(w.div_ceil(4))).sum(),
             total_fees: template.facts.total_fees,
         };
-        Ok(Sourced { template: Arc::new(template), context: Context { mempool: Some(mempool) } })
+        let context = Context {
+            tip: Some(ChainTip { hash: tip.hash, height: tip.height, next_bits: Some(bits) }),
+            mempool: Some(mempool),
+            known: Some(vec![true; template.transactions.len()].into()),
+            ..Context::default()
+        };
+        Ok(Sourced::new(declared, template, context))
     }
 }
 

@@ -2,17 +2,20 @@
 //!
 //! Every source speaks its own language (JSON over HTTP, binary messages, memory); all of them end in a
 //! [`Declared`]: raw transactions, header fields, and whatever the source claims about them. The one
-//! way on is [`assemble`](super::facts::assemble), which yields a template or a [`TemplateError`].
+//! way on is [`assemble`](super::facts::assemble), which yields a template, with a list of what was
+//! declared wrongly, or a [`TemplateError`] where there is nothing to judge.
 
-use super::{Provenance, SourceError};
+use super::{CoinbaseParts, CoinbaseSpec, Provenance, SourceError, coinbase, record};
 use crate::reason::Reason;
 use bitcoin::{
     Block, BlockHash, CompactTarget, Network, ScriptBuf, TxOut, Txid, Wtxid, block::Version, consensus,
 };
-use std::fmt::Display;
+use serde::{Deserialize, Serialize};
 
-/// A template as its source describes it; nothing in it is believed yet.
-#[derive(Clone, Debug)]
+/// A template as its source describes it; nothing in it is believed yet. Its JSON form is that of
+/// [`record`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Declared {
     /// The network it is for; decides the subsidy and the easiest target.
     pub network: Network,
@@ -25,13 +28,24 @@ pub struct Declared {
     /// The tip it builds on.
     pub previous_block_hash: BlockHash,
     /// Compact target.
+    #[serde(with = "record::compact")]
     pub bits: CompactTarget,
+    /// The target in full, big-endian as in `getblocktemplate`.
+    #[serde(with = "record::hash")]
+    pub target: Option<[u8; 32]>,
     /// Smallest header time the network accepts, Unix seconds.
     pub min_time: u32,
     /// The source's clock, Unix seconds.
     pub current_time: u32,
     /// Subsidy and fees together, satoshi.
     pub coinbase_value: u64,
+    /// The coinbase.
+    pub coinbase: CoinbaseParts,
+    /// The hashes from the coinbase's txid to the merkle root, bottom up, internal byte order.
+    #[serde(with = "record::path")]
+    pub merkle_path: Option<Vec<[u8; 32]>>,
+    /// Number of transactions, without the coinbase.
+    pub transaction_count: Option<u32>,
     /// The source's idea of the commitment output's scriptPubKey (`default_witness_commitment`).
     pub witness_commitment_script: Option<ScriptBuf>,
     /// Transactions without coinbase, in block order.
@@ -39,9 +53,11 @@ pub struct Declared {
 }
 
 /// One transaction as its source describes it. What is `None` was not declared and is derived only.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeclaredTransaction {
     /// Network serialization with witness (BIP 144).
+    #[serde(with = "record::hex_bytes")]
     pub bytes: Vec<u8>,
     /// Transaction id.
     pub txid: Option<Txid>,
@@ -56,7 +72,8 @@ pub struct DeclaredTransaction {
     /// or given in `spent`); for the others the coinbase value checks the sum. May be `None` only
     /// where it can be computed.
     pub fee: Option<u64>,
-    /// The outputs spent, in input order, where the source knows them and wants them checked.
+    /// The outputs spent, in input order, where the source knows them and wants them checked. Of an
+    /// output that the template creates, the template's own bytes count.
     pub spent: Option<Vec<TxOut>>,
 }
 
@@ -70,16 +87,6 @@ pub enum TemplateError {
         field: String,
         /// What the parser said.
         detail: String,
-    },
-    /// What was declared is not what the bytes say.
-    #[error("{field} is declared as {declared}, but the bytes say {derived}")]
-    Mismatch {
-        /// Which field.
-        field: String,
-        /// The source's value.
-        declared: String,
-        /// Ours.
-        derived: String,
     },
     /// No valid block can look like this.
     #[error("{field}: {detail}")]
@@ -96,12 +103,8 @@ impl TemplateError {
     pub fn reason(&self) -> Reason {
         match self {
             Self::Undecodable { .. } => Reason::TemplateUndecodable,
-            Self::Mismatch { .. } | Self::Impossible { .. } => Reason::TemplateSourceInvalid,
+            Self::Impossible { .. } => Reason::TemplateSourceInvalid,
         }
-    }
-
-    pub(super) fn mismatch(field: impl Into<String>, declared: impl Display, derived: impl Display) -> Self {
-        Self::Mismatch { field: field.into(), declared: declared.to_string(), derived: derived.to_string() }
     }
 
     pub(super) fn impossible(field: impl Into<String>, detail: impl Into<String>) -> Self {
@@ -119,19 +122,26 @@ impl Declared {
     /// The template that `block` was made from, as a node would have declared it: for replaying blocks
     /// of the chain. Fees are not in a block, hence they are given, one for each transaction behind the
     /// coinbase; `None` for a fee that can be computed.
+    ///
+    /// The block's own coinbase is kept where its script ends in an extranonce as this gateway makes
+    /// them; otherwise one is planned that pays to the same first output.
+    ///
+    /// # Errors
+    /// When the block has no coinbase, or none that begins with a height.
     pub fn from_block(
         block: &Block,
         network: Network,
         fees: impl IntoIterator<Item = Option<u64>>,
     ) -> Result<Self, TemplateError> {
-        let height =
-            block.bip34_block_height().ok().and_then(|height| u32::try_from(height).ok()).ok_or_else(
-                || TemplateError::impossible("height", "the coinbase does not begin with it (BIP 34)"),
-            )?;
-        let outputs = block.txdata[0].output.iter();
-        let coinbase_value = outputs.fold(0u64, |sum, output| sum.saturating_add(output.value.to_sat()));
+        let no_height =
+            || TemplateError::impossible("height", "the coinbase does not begin with it (BIP 34)");
+        let (coinbase, others) = block.txdata.split_first().ok_or_else(no_height)?;
+        let height = block.bip34_block_height().ok().and_then(|height| u32::try_from(height).ok());
+        let values = coinbase.output.iter().map(|output| output.value.to_sat());
+        let payout = coinbase.output.first().map(|output| output.script_pubkey.clone());
+        let planned = || CoinbaseSpec { payout: payout.unwrap_or_default(), tag: String::new() };
         let mut fees = fees.into_iter();
-        let transactions = block.txdata[1..].iter().map(|tx| DeclaredTransaction {
+        let transactions = others.iter().map(|tx| DeclaredTransaction {
             bytes: consensus::serialize(tx),
             fee: fees.next().flatten(),
             ..Default::default()
@@ -139,14 +149,18 @@ impl Declared {
         Ok(Self {
             network,
             provenance: Provenance::Node,
-            height,
+            height: height.ok_or_else(no_height)?,
             version: block.header.version,
             previous_block_hash: block.header.prev_blockhash,
             bits: block.header.bits,
+            target: None,
             min_time: block.header.time,
             current_time: block.header.time,
-            coinbase_value,
-            witness_commitment_script: None,
+            coinbase_value: values.fold(0, u64::saturating_add),
+            coinbase: CoinbaseParts::of(coinbase).unwrap_or_else(|| CoinbaseParts::Planned(planned())),
+            merkle_path: None,
+            transaction_count: None,
+            witness_commitment_script: coinbase::commitment_script(coinbase).cloned(),
             transactions: transactions.collect(),
         })
     }

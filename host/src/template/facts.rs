@@ -2,29 +2,39 @@
 //!
 //! A source hands over a [`Declared`]; [`assemble`] parses each transaction once, derives txids,
 //! weights, sigops, fees, the merkle path of the coinbase and the witness commitment from the bytes,
-//! and compares. One difference and there is no template, but a [`TemplateError`] that names the field,
-//! what was declared and what the bytes say.
+//! and compares. The bytes count; a difference becomes a [`Discrepancy`](super::Discrepancy) for
+//! policies to judge. Only what cannot be judged at all is a [`TemplateError`].
 //!
 //! The hot path touches each byte of a transaction for parsing and hashing only: the txid is hashed
-//! over slices of the raw bytes, and a transaction without witness is hashed once for both its ids.
+//! over slices of the raw bytes, a transaction without witness is hashed once for both its ids, and a
+//! full block is shared among a few threads.
 //!
 //! Two facts are not in the bytes of a template, because the outputs that its transactions spend are
 //! elsewhere: fees (see [`DeclaredTransaction::fee`]) and a part of the sigops (see [`super::sigops`]).
 
 use super::{
-    Declared, DeclaredTransaction, Provenance, Template, TemplateDigest, TemplateError, merkle, sigops,
+    Coinbase, CoinbaseParts, Declared, DeclaredTransaction, Provenance, Template, TemplateDigest,
+    TemplateError, coinbase,
+    discrepancy::{DiscrepancyKind, Found},
+    merkle,
+    spends::{self, sum},
 };
 use bitcoin::{
-    Amount, Network, OutPoint, ScriptBuf, Target, Transaction, TxOut, Txid, Wtxid, consensus,
+    Amount, Network, ScriptBuf, Target, Transaction, TxMerkleNode, Txid, Wtxid, consensus,
     hashes::{Hash, HashEngine, sha256, sha256d},
 };
-use std::collections::{HashMap, HashSet};
+use std::{num::NonZero, panic::resume_unwind, thread};
 
 /// What a witness commitment output begins with: OP_RETURN, push of 36 bytes, magic (BIP 141).
 pub const WITNESS_COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
+/// Threads that parse and hash the transactions of one template.
+const MAX_THREADS: usize = 4;
+/// Fewer transactions than this are not worth another thread.
+const SHARE: usize = 256;
+
 /// What is true about a template's transactions. One entry for each transaction, in block order;
-/// neither entries nor totals include the coinbase, which does not exist yet.
+/// neither entries nor totals include the coinbase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Facts {
@@ -34,9 +44,10 @@ pub struct Facts {
     pub wtxids: Vec<Wtxid>,
     /// Weights, WU (BIP 141).
     pub weights: Vec<u32>,
-    /// Fees, satoshi.
+    /// Fees, satoshi: computed where everything spent is known, otherwise as declared.
     pub fees: Vec<u64>,
-    /// Sigop costs (BIP 141: a legacy sigop costs 4, a witness one 1).
+    /// Sigop costs (BIP 141: a legacy sigop costs 4, a witness one 1): as declared where the bytes
+    /// allow it.
     pub sigops: Vec<u32>,
     /// Sum of `fees`, satoshi.
     pub total_fees: u64,
@@ -54,9 +65,7 @@ pub struct Facts {
 impl Facts {
     /// The scriptPubKey of the coinbase output that carries the commitment, 38 bytes (BIP 141).
     pub fn witness_commitment_script(&self) -> ScriptBuf {
-        let mut script = WITNESS_COMMITMENT_PREFIX.to_vec();
-        script.extend_from_slice(&self.witness_commitment);
-        ScriptBuf::from_bytes(script)
+        commitment_script(&self.witness_commitment)
     }
 }
 
@@ -66,45 +75,47 @@ pub fn subsidy(height: u32, network: Network) -> u64 {
     (50 * Amount::ONE_BTC.to_sat()).checked_shr(height / interval).unwrap_or(0)
 }
 
-/// Checks a declared template against its bytes and derives its [`Facts`]. The only way to make a
-/// [`Template`].
+/// The scriptPubKey of the output that carries a commitment (BIP 141).
+fn commitment_script(commitment: &[u8; 32]) -> ScriptBuf {
+    ScriptBuf::from_bytes([&WITNESS_COMMITMENT_PREFIX[..], commitment].concat())
+}
+
+/// The commitment output's scriptPubKey of a template with these transactions: what a node declares as
+/// `default_witness_commitment`.
+pub fn witness_commitment_script(wtxids: &[Wtxid]) -> ScriptBuf {
+    commitment_script(&witness_commitment(wtxids))
+}
+
+/// Derives the [`Facts`] of a declared template and compares. The only way to make a [`Template`].
 ///
-/// Refused are: bytes that do not parse; a declared txid, wtxid, weight, fee, sigop cost, commitment or
-/// coinbase value that is not what the bytes say; duplicates, double spends inside the template, a
-/// child before its parent, an output spent that its parent does not have; a target easier than the
-/// network's easiest; a clock before the smallest allowed time. Left to policies: limits and taste.
-pub fn assemble(declared: Declared) -> Result<Template, TemplateError> {
-    check_header(&declared)?;
+/// # Errors
+/// Where there is nothing to judge: bytes that do not parse, a transaction without inputs or outputs,
+/// another coinbase among the transactions or none where one is given, a coinbase that cannot be
+/// planned, sums beyond 21 million bitcoin, an output spent that its parent in the template does not
+/// have, outputs worth more than known inputs, a fee neither declared nor computable, height 0, a target
+/// that no block of the network may have. Everything else is a discrepancy.
+pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
+    check_header(declared)?;
+    let mut found = Found::default();
     let count = declared.transactions.len();
     let mut parsed = Vec::with_capacity(count);
     let mut txids = Vec::with_capacity(count);
     let mut wtxids = Vec::with_capacity(count);
     let mut weights = Vec::with_capacity(count);
-    let mut positions = HashMap::with_capacity(count);
-    for (index, entry) in declared.transactions.iter().enumerate() {
-        let (tx, ids) = parse(index, entry)?;
-        if let Some(first) = positions.insert(ids.txid, index) {
-            let detail = format!("transaction {} is in the template already, at {first}", ids.txid);
-            return Err(TemplateError::impossible(format!("transactions[{index}]"), detail));
-        }
+    for (row, (tx, ids)) in read_all(&declared.transactions)?.into_iter().enumerate() {
+        let entry = &declared.transactions[row];
+        found.compare(DiscrepancyKind::Txid, Some(row), entry.txid, ids.txid);
+        found.compare(DiscrepancyKind::Wtxid, Some(row), entry.wtxid, ids.wtxid);
+        found.compare(DiscrepancyKind::Weight, Some(row), entry.weight, u64::from(ids.weight));
+        check_lock_time(declared, row, &tx, &mut found);
         parsed.push(tx);
         txids.push(ids.txid);
         wtxids.push(ids.wtxid);
         weights.push(ids.weight);
     }
-
-    let inputs = parsed.iter().map(|tx| tx.input.len()).sum();
-    let mut spends = Spends { parsed: &parsed, positions: &positions, taken: HashSet::with_capacity(inputs) };
-    let mut fees = Vec::with_capacity(count);
-    let mut sigops = Vec::with_capacity(count);
-    for (index, entry) in declared.transactions.iter().enumerate() {
-        let spent = spends.outputs(index, entry.spent.as_deref())?;
-        sigops.push(sigop_cost(index, entry, &parsed[index], &spent)?);
-        fees.push(fee(index, entry, &parsed[index], &spent)?);
-    }
-
+    let spends::Costs { fees, sigops } = spends::follow(declared, &parsed, &txids, &mut found)?;
     let facts = Facts {
-        total_fees: sum("the sum of all fees", fees.iter().copied())?,
+        total_fees: sum(|| "the sum of all fees".to_owned(), fees.iter().copied())?,
         total_weight: weights.iter().map(|w| u64::from(*w)).sum(),
         total_sigops: sigops.iter().map(|s| u64::from(*s)).sum(),
         merkle_path: merkle::path(txids.iter().map(|id| id.to_byte_array())),
@@ -116,9 +127,16 @@ pub fn assemble(declared: Declared) -> Result<Template, TemplateError> {
         sigops,
     };
     let subsidy = subsidy(declared.height, declared.network);
-    check_coinbase(&declared, subsidy, &facts)?;
-    Ok(Template {
-        digest: digest(&declared, &facts),
+    let coinbase = declared.coinbase.assemble(
+        declared.height,
+        declared.coinbase_value,
+        facts.witness_commitment_script(),
+        declared.network,
+    )?;
+    compare_whole(declared, &facts, subsidy, &coinbase, &mut found);
+    let mut template = Template {
+        digest: TemplateDigest([0; 32]),
+        network: declared.network,
         provenance: declared.provenance,
         height: declared.height,
         version: declared.version,
@@ -128,26 +146,44 @@ pub fn assemble(declared: Declared) -> Result<Template, TemplateError> {
         current_time: declared.current_time,
         coinbase_value: declared.coinbase_value,
         subsidy,
+        coinbase,
         transactions: parsed,
         facts,
-    })
+        discrepancies: found.into_list(),
+    };
+    template.digest = digest(&template);
+    Ok(template)
 }
 
 fn check_header(declared: &Declared) -> Result<(), TemplateError> {
-    let Declared { bits, network, min_time, current_time, height, .. } = declared;
+    let Declared { bits, network, height, .. } = declared;
     let target = Target::from_compact(*bits);
     if target == Target::ZERO || target > network.params().max_attainable_target {
         let detail = format!("{:#010x} is no target that a block on {network} may have", bits.to_consensus());
         return Err(TemplateError::impossible("bits", detail));
     }
-    if current_time < min_time {
-        let detail = format!("{current_time} lies before the smallest allowed time {min_time}");
-        return Err(TemplateError::impossible("current time", detail));
-    }
     if *height == 0 {
         return Err(TemplateError::impossible("height", "0 is the genesis block"));
     }
     Ok(())
+}
+
+/// A lock time is the last height, or median time past (BIP 113), at which a transaction is not yet
+/// final, unless all its sequences say that it does not care.
+fn check_lock_time(declared: &Declared, row: usize, tx: &Transaction, found: &mut Found) {
+    let lock_time = tx.lock_time.to_consensus_u32();
+    if lock_time == 0 {
+        return;
+    }
+    // At a retarget `min_time` may be later than the median says (BIP 94), which errs on the mild side.
+    let limit = match tx.lock_time.is_block_height() {
+        true => declared.height,
+        false => declared.min_time.saturating_sub(1),
+    };
+    if lock_time >= limit && tx.is_lock_time_enabled() {
+        let must = format!("lock time below {limit}");
+        found.add(DiscrepancyKind::TransactionNotFinal, Some(row), must, lock_time);
+    }
 }
 
 /// What the raw bytes of one transaction say without looking at any other.
@@ -157,26 +193,40 @@ struct Ids {
     weight: u32,
 }
 
-fn parse(index: usize, entry: &DeclaredTransaction) -> Result<(Transaction, Ids), TemplateError> {
-    let field = |name: &str| format!("transactions[{index}].{name}");
-    let tx: Transaction = consensus::deserialize(&entry.bytes).map_err(|e| TemplateError::Undecodable {
-        field: format!("transactions[{index}]"),
-        detail: e.to_string(),
-    })?;
+/// Every transaction with its ids, in block order. The first error of the block is the one reported.
+fn read_all(entries: &[DeclaredTransaction]) -> Result<Vec<(Transaction, Ids)>, TemplateError> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
+    let share = entries.len().div_ceil(cores).max(SHARE);
+    thread::scope(|scope| {
+        let others = entries.chunks(share).enumerate().skip(1);
+        let others: Vec<_> =
+            others.map(|(number, chunk)| scope.spawn(move || read(number * share, chunk))).collect();
+        let mut all = read(0, &entries[..share.min(entries.len())])?;
+        all.reserve_exact(entries.len() - all.len());
+        for other in others {
+            all.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+        }
+        Ok(all)
+    })
+}
+
+fn read(first: usize, entries: &[DeclaredTransaction]) -> Result<Vec<(Transaction, Ids)>, TemplateError> {
+    let read = |(row, entry)| {
+        let tx = parse(row, entry)?;
+        let ids = ids(&tx, &entry.bytes);
+        Ok((tx, ids))
+    };
+    (first..).zip(entries).map(read).collect()
+}
+
+fn parse(row: usize, entry: &DeclaredTransaction) -> Result<Transaction, TemplateError> {
+    let field = || format!("transactions[{row}]");
+    let tx: Transaction = consensus::deserialize(&entry.bytes)
+        .map_err(|e| TemplateError::Undecodable { field: field(), detail: e.to_string() })?;
     if tx.input.is_empty() || tx.output.is_empty() {
-        return Err(TemplateError::impossible(format!("transactions[{index}]"), "has no input or no output"));
+        return Err(TemplateError::impossible(field(), "has no input or no output"));
     }
-    let ids = ids(&tx, &entry.bytes);
-    if let Some(declared) = entry.txid.filter(|id| *id != ids.txid) {
-        return Err(TemplateError::mismatch(field("txid"), declared, ids.txid));
-    }
-    if let Some(declared) = entry.wtxid.filter(|id| *id != ids.wtxid) {
-        return Err(TemplateError::mismatch(field("wtxid"), declared, ids.wtxid));
-    }
-    if let Some(declared) = entry.weight.filter(|weight| *weight != u64::from(ids.weight)) {
-        return Err(TemplateError::mismatch(field("weight"), declared, ids.weight));
-    }
-    Ok((tx, ids))
+    Ok(tx)
 }
 
 /// Ids and weight from the bytes that `tx` was parsed from, without serializing it again. The layout is
@@ -200,113 +250,6 @@ fn ids(tx: &Transaction, bytes: &[u8]) -> Ids {
     Ids { txid: Txid::from_raw_hash(txid), wtxid: Wtxid::from_raw_hash(wtxid), weight }
 }
 
-/// Follows what each transaction spends, in block order.
-struct Spends<'a> {
-    parsed: &'a [Transaction],
-    positions: &'a HashMap<Txid, usize>,
-    taken: HashSet<OutPoint>,
-}
-
-impl<'a> Spends<'a> {
-    /// The outputs that the transaction at `index` spends, in input order, as far as they are known.
-    fn outputs(
-        &mut self,
-        index: usize,
-        given: Option<&'a [TxOut]>,
-    ) -> Result<Vec<Option<&'a TxOut>>, TemplateError> {
-        let inputs = &self.parsed[index].input;
-        let impossible =
-            |detail: String| Err(TemplateError::impossible(format!("transactions[{index}]"), detail));
-        if let Some(given) = given.filter(|given| given.len() != inputs.len()) {
-            return impossible(format!("{} spent outputs given for {} inputs", given.len(), inputs.len()));
-        }
-        let mut outputs = Vec::with_capacity(inputs.len());
-        for (i, input) in inputs.iter().enumerate() {
-            let spent = input.previous_output;
-            if spent.is_null() {
-                return impossible("is a coinbase".to_owned());
-            }
-            if !self.taken.insert(spent) {
-                return impossible(format!("spends {spent}, which the template spends already"));
-            }
-            let created_here = match self.positions.get(&spent.txid) {
-                Some(parent) if *parent >= index => {
-                    return impossible(format!("stands before its parent {}", spent.txid));
-                }
-                Some(parent) => match self.parsed[*parent].output.get(spent.vout as usize) {
-                    Some(output) => Some(output),
-                    None => return impossible(format!("spends {spent}, which its parent does not have")),
-                },
-                None => None,
-            };
-            outputs.push(match (created_here, given.map(|given| &given[i])) {
-                (Some(output), Some(given)) if output != given => {
-                    return impossible(format!("the spent output given for input {i} is not its parent's"));
-                }
-                (created_here, given) => created_here.or(given),
-            });
-        }
-        Ok(outputs)
-    }
-}
-
-fn sigop_cost(
-    index: usize,
-    entry: &DeclaredTransaction,
-    tx: &Transaction,
-    spent: &[Option<&TxOut>],
-) -> Result<u32, TemplateError> {
-    let cost = sigops::cost(tx, |input| spent[input]);
-    let kept = match entry.sigops {
-        Some(declared) if declared < cost.low || declared > cost.high => {
-            let derived = format!("{} to {}", cost.low, cost.high);
-            return Err(TemplateError::mismatch(format!("transactions[{index}].sigops"), declared, derived));
-        }
-        Some(declared) => declared,
-        None => cost.likely,
-    };
-    Ok(u32::try_from(kept).unwrap_or(u32::MAX))
-}
-
-fn fee(
-    index: usize,
-    entry: &DeclaredTransaction,
-    tx: &Transaction,
-    spent: &[Option<&TxOut>],
-) -> Result<u64, TemplateError> {
-    let field = || format!("transactions[{index}].fee");
-    let paid = sum(&field(), tx.output.iter().map(|output| output.value.to_sat()))?;
-    let known: Option<Vec<u64>> =
-        spent.iter().map(|output| output.map(|output| output.value.to_sat())).collect();
-    match (known, entry.fee) {
-        (Some(values), declared) => {
-            let available = sum(&field(), values.into_iter())?;
-            let Some(fee) = available.checked_sub(paid) else {
-                let detail = format!("the outputs pay {paid} sat, the inputs bring {available}");
-                return Err(TemplateError::impossible(field(), detail));
-            };
-            match declared {
-                Some(declared) if declared != fee => Err(TemplateError::mismatch(field(), declared, fee)),
-                _ => Ok(fee),
-            }
-        }
-        (None, Some(declared)) => Ok(declared),
-        (None, None) => Err(TemplateError::impossible(
-            field(),
-            "is not declared, and cannot be computed without the outputs that the transaction spends",
-        )),
-    }
-}
-
-/// Adds satoshis; more than there can ever be is an error, which also keeps later sums from overflowing.
-fn sum(field: &str, mut values: impl Iterator<Item = u64>) -> Result<u64, TemplateError> {
-    values
-        .try_fold(0u64, |total, value| {
-            total.checked_add(value).filter(|total| *total <= Amount::MAX_MONEY.to_sat())
-        })
-        .ok_or_else(|| TemplateError::impossible(field, "comes to more than 21 million bitcoin"))
-}
-
 /// SHA256d(witness root || 32 zero bytes), the coinbase counting as 32 zero bytes in the tree (BIP 141).
 fn witness_commitment(wtxids: &[Wtxid]) -> [u8; 32] {
     let coinbase = std::iter::once([0; 32]);
@@ -314,42 +257,91 @@ fn witness_commitment(wtxids: &[Wtxid]) -> [u8; 32] {
     merkle::parent(&root, &[0; 32])
 }
 
-fn check_coinbase(declared: &Declared, subsidy: u64, facts: &Facts) -> Result<(), TemplateError> {
-    let derived = facts.witness_commitment_script();
-    if let Some(script) = declared.witness_commitment_script.as_ref().filter(|script| **script != derived) {
-        return Err(TemplateError::mismatch(
-            "default_witness_commitment",
-            script.to_hex_string(),
-            derived.to_hex_string(),
-        ));
-    }
+/// Compares what was declared about the template as a whole.
+fn compare_whole(declared: &Declared, facts: &Facts, subsidy: u64, coinbase: &Coinbase, found: &mut Found) {
+    use DiscrepancyKind as Kind;
+    let target = hex::encode(Target::from_compact(declared.bits).to_be_bytes());
+    found.compare(Kind::Target, None, declared.target.map(hex::encode), target);
     // Both terms are at most 21 million bitcoin.
     let value = subsidy + facts.total_fees;
-    if declared.coinbase_value != value {
-        let derived = format!("{value} (subsidy {subsidy} and fees {})", facts.total_fees);
-        return Err(TemplateError::mismatch("coinbasevalue", declared.coinbase_value, derived));
+    found.compare(Kind::CoinbaseValue, None, Some(declared.coinbase_value), value);
+    let count = u32::try_from(facts.txids.len()).unwrap_or(u32::MAX);
+    found.compare(Kind::TransactionCount, None, declared.transaction_count, count);
+    if let Some(path) = declared.merkle_path.as_ref().filter(|path| **path != facts.merkle_path) {
+        let level = path.iter().zip(&facts.merkle_path).position(|(declared, derived)| declared != derived);
+        let words = |path: &[merkle::Node]| match level {
+            Some(level) => format!("hash {level} is {}", TxMerkleNode::from_byte_array(path[level])),
+            None => format!("{} hashes", path.len()),
+        };
+        found.add(Kind::MerklePath, None, words(path), words(&facts.merkle_path));
     }
-    Ok(())
+    compare_commitments(declared, facts, coinbase, found);
 }
 
-fn digest(declared: &Declared, facts: &Facts) -> TemplateDigest {
+/// There are up to two declared commitments: the one that the source names, and the one in a coinbase
+/// that it made itself. A planned coinbase has the right one.
+fn compare_commitments(declared: &Declared, facts: &Facts, coinbase: &Coinbase, found: &mut Found) {
+    use DiscrepancyKind as Kind;
+    let derived = facts.witness_commitment_script();
+    let named = declared.witness_commitment_script.as_ref().map(|script| script.as_bytes());
+    let mined = coinbase::commitment_script(&coinbase.transaction);
+    let mined = mined.map(|script| &script.as_bytes()[..coinbase::COMMITMENT_LEN]);
+    let (in_coinbase, missing) = match &declared.coinbase {
+        CoinbaseParts::Planned(_) => (None, named.is_none()),
+        CoinbaseParts::Whole { .. } => (mined, mined.is_none()),
+    };
+    // An id of its own shows a witness.
+    if missing
+        && facts
+            .txids
+            .iter()
+            .zip(&facts.wtxids)
+            .any(|(txid, wtxid)| txid.as_raw_hash() != wtxid.as_raw_hash())
+    {
+        found.add(Kind::WitnessCommitmentMissing, None, "none", derived.to_hex_string());
+    }
+    let in_coinbase = in_coinbase.filter(|script| Some(*script) != named);
+    for script in [named, in_coinbase].into_iter().flatten().filter(|script| *script != derived.as_bytes()) {
+        found.add(Kind::WitnessCommitment, None, hex::encode(script), derived.to_hex_string());
+    }
+}
+
+/// See [`TemplateDigest`].
+fn digest(template: &Template) -> TemplateDigest {
+    let Template { coinbase, facts, .. } = template;
     let mut engine = sha256::Hash::engine();
-    engine.input(declared.previous_block_hash.as_byte_array());
-    engine.input(&declared.height.to_le_bytes());
-    engine.input(&declared.version.to_consensus().to_le_bytes());
-    engine.input(&declared.bits.to_consensus().to_le_bytes());
-    engine.input(&declared.min_time.to_le_bytes());
-    engine.input(&declared.current_time.to_le_bytes());
-    engine.input(&declared.coinbase_value.to_le_bytes());
-    engine.input(&[match declared.provenance {
+    engine.input(&template.network.magic().to_bytes());
+    engine.input(template.previous_block_hash.as_byte_array());
+    engine.input(&template.height.to_le_bytes());
+    engine.input(&template.version.to_consensus().to_le_bytes());
+    engine.input(&template.bits.to_consensus().to_le_bytes());
+    engine.input(&template.min_time.to_le_bytes());
+    engine.input(&template.current_time.to_le_bytes());
+    engine.input(&template.coinbase_value.to_le_bytes());
+    engine.input(&[match template.provenance {
         Provenance::Node => 0,
         Provenance::Declared => 1,
     }]);
+    // What follows has no fixed length: each part begins with its own.
+    let length = |engine: &mut sha256::HashEngine, len: usize| engine.input(&(len as u64).to_le_bytes());
+    let bytes = consensus::serialize(&coinbase.transaction);
+    length(&mut engine, bytes.len());
+    engine.input(&bytes);
+    length(&mut engine, coinbase.extranonce_at);
     engine.input(&facts.witness_commitment);
+    length(&mut engine, facts.txids.len());
     for ((txid, fee), sigops) in facts.txids.iter().zip(&facts.fees).zip(&facts.sigops) {
         engine.input(txid.as_byte_array());
         engine.input(&fee.to_le_bytes());
         engine.input(&sigops.to_le_bytes());
+    }
+    for discrepancy in &template.discrepancies {
+        engine.input(&[discrepancy.kind as u8]);
+        engine.input(&discrepancy.transaction.unwrap_or(u32::MAX).to_le_bytes());
+        for words in [&discrepancy.declared, &discrepancy.derived] {
+            length(&mut engine, words.len());
+            engine.input(words.as_bytes());
+        }
     }
     TemplateDigest(sha256::Hash::from_engine(engine).to_byte_array())
 }

@@ -1,11 +1,11 @@
 //! The answer to `getblocktemplate` (BIP 22, 23, 145): the fields that matter, and no others.
 //!
 //! serde checks names and types; [`Answer::declare`] checks what is peculiar to the format (the rules a
-//! client must know, the two spellings of the target) and gives a [`Declared`] for assembly.
+//! client must know, the lengths of the two targets) and gives a [`Declared`] for assembly.
 
-use super::{Declared, DeclaredTransaction, Provenance, SourceError};
+use super::{CoinbaseParts, CoinbaseSpec, Declared, DeclaredTransaction, Provenance, SourceError};
 use crate::reason::Reason;
-use bitcoin::{BlockHash, CompactTarget, Network, ScriptBuf, Target, Txid, Wtxid, block::Version};
+use bitcoin::{BlockHash, CompactTarget, Network, ScriptBuf, Txid, Wtxid, block::Version};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, Visitor},
@@ -45,8 +45,8 @@ struct Entry {
 }
 
 impl Answer {
-    /// What the node says, for assembly.
-    pub(super) fn declare(self, network: Network) -> Result<Declared, SourceError> {
+    /// What the node says, for assembly. The coinbase is the gateway's.
+    pub(super) fn declare(self, network: Network, coinbase: CoinbaseSpec) -> Result<Declared, SourceError> {
         let invalid = |detail: String| SourceError { reason: Reason::TemplateSourceInvalid, detail };
         if let Some(rule) = self.rules.iter().find(|rule| is_unknown_demand(rule)) {
             return Err(invalid(format!(
@@ -56,11 +56,10 @@ impl Answer {
         let bits = <[u8; 4]>::try_from(self.bits.0.as_slice())
             .map(|bytes| CompactTarget::from_consensus(u32::from_be_bytes(bytes)))
             .map_err(|_| invalid(format!("bits has {} bytes instead of 4", self.bits.0.len())))?;
-        let target = Target::from_compact(bits);
-        if let Some(declared) = self.target.filter(|bytes| bytes.0 != target.to_be_bytes()) {
-            let declared = hex::encode(declared.0);
-            return Err(invalid(format!("target is declared as {declared}, but bits say {target:x}")));
-        }
+        let target = self.target.map(|bytes| {
+            <[u8; 32]>::try_from(bytes.0)
+                .map_err(|bytes| invalid(format!("target has {} bytes instead of 32", bytes.len())))
+        });
         let transactions = self.transactions.into_iter().map(|entry| DeclaredTransaction {
             bytes: entry.data.0,
             txid: Some(entry.txid),
@@ -77,9 +76,13 @@ impl Answer {
             version: Version::from_consensus(self.version),
             previous_block_hash: self.previousblockhash,
             bits,
+            target: target.transpose()?,
             min_time: self.mintime,
             current_time: self.curtime,
             coinbase_value: self.coinbasevalue,
+            coinbase: CoinbaseParts::Planned(coinbase),
+            merkle_path: None,
+            transaction_count: None,
             witness_commitment_script: self
                 .default_witness_commitment
                 .map(|bytes| ScriptBuf::from_bytes(bytes.0)),
@@ -93,7 +96,7 @@ fn is_unknown_demand(rule: &str) -> bool {
 }
 
 /// Hex in JSON, decoded while parsing.
-struct Bytes(Vec<u8>);
+pub(super) struct Bytes(pub(super) Vec<u8>);
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

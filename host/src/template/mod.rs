@@ -2,38 +2,58 @@
 //!
 //! A source gives a [`Template`]: parsed once, with every heavy fact (txids, weights, sigops, merkle
 //! path, witness commitment) derived from the bytes once. Everything downstream shares it behind an
-//! `Arc` and never parses again. What the source *declares* and what its bytes *say* must agree, or
-//! there is no `Template`.
+//! `Arc` and never parses again. Where what the source *declares* and what its bytes *say* differ, the
+//! bytes count, and the template carries the [`Discrepancy`] for policies to judge.
 //!
 //! - [`declared`]: what a source says, before it is believed
+//! - [`coinbase`]: the coinbase, planned or declared, which is part of the template
+//! - [`discrepancy`]: differences between the two
 //! - [`facts`]: what is derived from the bytes, and the only constructor of a template
 //! - [`merkle`], [`sigops`]: the two parts of it that are ideas of their own
+//! - [`best`]: the best that our nodes offered on a tip
+//! - [`record`]: a template and its surroundings as JSON, to be judged again later
+//! - [`synthetic`]: templates made to order, for test cases
 //! - [`node`]: `getblocktemplate` over JSON-RPC from a Bitcoin node
 //! - [`chain`]: the embedded chain for demonstrations and tests
 
+pub mod best;
 pub mod chain;
+pub mod coinbase;
+mod context;
 pub mod declared;
+pub mod discrepancy;
 pub mod facts;
 mod gbt;
 pub mod merkle;
 pub mod node;
+pub mod record;
 mod rpc;
 pub mod sigops;
+mod spends;
+pub mod synthetic;
 
 use crate::reason::Reason;
 use async_trait::async_trait;
 use bitcoin::{
-    Block, BlockHash, CompactTarget, ScriptBuf, Transaction, TxMerkleNode,
+    Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxMerkleNode,
     block::{Header, Version},
     hashes::Hash,
 };
+pub use coinbase::{Coinbase, CoinbaseError, CoinbaseParts, CoinbaseSpec};
+pub use context::{ChainTip, Context, FeeRatePercentiles, MempoolState};
 pub use declared::{Declared, DeclaredTransaction, TemplateError};
+pub use discrepancy::{Discrepancy, DiscrepancyKind};
 pub use facts::Facts;
-use std::{fmt, sync::Arc, time::Duration};
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// What names a template: SHA-256 over everything that makes it this template and no other
-/// (previous block, height, version, bits, times, coinbase value, provenance, witness commitment; txids,
-/// fees and sigops in order). Whatever a policy can see of a template is bound by it, so a verdict on
+/// (network, previous block, height, version, bits, times, coinbase value, provenance, coinbase,
+/// witness commitment; txids, fees and sigops in order; discrepancies). Whatever a policy can see of a template is bound by it, so a verdict on
 /// one digest is a verdict on one template.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TemplateDigest(pub [u8; 32]);
@@ -51,7 +71,8 @@ impl fmt::Debug for TemplateDigest {
 }
 
 /// Who made a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Provenance {
     /// Our own node.
     Node,
@@ -60,12 +81,14 @@ pub enum Provenance {
 }
 
 /// One block template, parsed, with its facts. Fields are public to read; the only constructor is
-/// [`facts::assemble`], which checks what was declared against the bytes.
+/// [`facts::assemble`], which compares what was declared with the bytes.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Template {
     /// Its name.
     pub digest: TemplateDigest,
+    /// The network it is for.
+    pub network: Network,
     /// Who made it.
     pub provenance: Provenance,
     /// Height of the block it would become.
@@ -80,14 +103,19 @@ pub struct Template {
     pub min_time: u32,
     /// The source's clock when it made the template, Unix seconds.
     pub current_time: u32,
-    /// What the coinbase may pay out: subsidy and fees, satoshi.
+    /// What the coinbase may pay out, as declared: subsidy and fees if there is no discrepancy, satoshi.
     pub coinbase_value: u64,
     /// Block subsidy at this height, satoshi.
     pub subsidy: u64,
+    /// The coinbase that will be mined, apart from the extranonce.
+    pub coinbase: Coinbase,
     /// The transactions, without coinbase, in block order.
     pub transactions: Vec<Transaction>,
     /// What was derived from them.
     pub facts: Facts,
+    /// Where what was declared is not what the bytes say: of the template as a whole first, then in
+    /// block order.
+    pub discrepancies: Vec<Discrepancy>,
 }
 
 impl Template {
@@ -113,31 +141,25 @@ impl Template {
     }
 }
 
-/// What a source knows about the world around a template; part of a verdict's inputs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Context {
-    /// State of the node's mempool; `None` when it is not known.
-    pub mempool: Option<MempoolState>,
-}
-
-/// State of a mempool at one moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MempoolState {
-    /// Transactions in it.
-    pub transaction_count: u64,
-    /// Their virtual size, vbytes.
-    pub total_vsize: u64,
-    /// Sum of their fees, satoshi.
-    pub total_fees: u64,
-}
-
 /// A template with its surroundings, as a source hands it over.
 #[derive(Clone, Debug)]
 pub struct Sourced {
-    /// The template.
+    /// What the source said, for records.
+    pub declared: Arc<Declared>,
+    /// The template that came of it.
     pub template: Arc<Template>,
-    /// The surroundings.
+    /// The surroundings, as far as the source knows them.
     pub context: Context,
+    /// When the source gave it.
+    pub received: Instant,
+}
+
+impl Sourced {
+    /// A template that came just now.
+    pub fn new(declared: Declared, template: Template, context: Context) -> Self {
+        let (declared, template) = (Arc::new(declared), Arc::new(template));
+        Self { declared, template, context, received: Instant::now() }
+    }
 }
 
 /// What a source said to a block.

@@ -10,14 +10,15 @@
 //! same", or with an error that says who has to act.
 
 use super::{
-    Context, MempoolState, SourceError, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts,
+    ChainTip, CoinbaseSpec, Context, MempoolState, SourceError, Sourced, SubmitOutcome, TemplateDigest,
+    TemplateSource, facts,
     gbt::Answer,
     rpc::{Rpc, Wait},
 };
 use crate::reason::Reason;
 use async_trait::async_trait;
-use bitcoin::{Amount, Block, BlockHash, Network, consensus};
-use serde::Deserialize;
+use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, consensus};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use tokio::{
@@ -27,8 +28,8 @@ use tokio::{
 
 pub use super::rpc::Auth;
 
-/// The mempool is context, not the template: it must not hold up work on a new tip.
-const MEMPOOL_PATIENCE: Duration = Duration::from_secs(1);
+/// Mempool and tip are context, not the template: they must not hold up work on a new tip.
+const CONTEXT_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon a long poll that brought nothing new is repeated, should a node answer at once.
 const POLL_PACE: Duration = Duration::from_millis(250);
 
@@ -43,6 +44,8 @@ pub struct NodeConfig {
     pub network: Network,
     /// How long it may take to answer anything but a long poll.
     pub request_timeout: Duration,
+    /// What the coinbase of the templates is to be like.
+    pub coinbase: CoinbaseSpec,
 }
 
 /// A Bitcoin node as a source of templates.
@@ -93,7 +96,7 @@ impl NodeSource {
     /// `ConfigInvalid` when the address is not usable.
     pub fn new(config: NodeConfig) -> Result<Self, SourceError> {
         let rpc = Rpc::new(&config.url, config.auth, config.request_timeout)?;
-        let client = NodeClient { rpc, network: config.network };
+        let client = NodeClient { rpc, network: config.network, coinbase: config.coinbase };
         Ok(Self { client: Arc::new(client), state: Default::default() })
     }
 }
@@ -137,11 +140,32 @@ impl TemplateSource for NodeSource {
 struct NodeClient {
     rpc: Rpc,
     network: Network,
+    coinbase: CoinbaseSpec,
 }
 
 #[derive(Deserialize)]
 struct ChainInfo {
     chain: String,
+}
+
+/// `getblockchaininfo` again, for the tip.
+#[derive(Deserialize)]
+struct TipInfo {
+    blocks: u32,
+    bestblockhash: BlockHash,
+}
+
+/// `getmininginfo`. What the next block needs is there since Bitcoin Core 29.
+#[derive(Deserialize)]
+struct MiningInfo {
+    next: Option<NextBlock>,
+}
+
+#[derive(Deserialize)]
+struct NextBlock {
+    height: u32,
+    #[serde(with = "super::record::compact")]
+    bits: CompactTarget,
 }
 
 #[derive(Deserialize)]
@@ -241,29 +265,52 @@ impl NodeClient {
         };
         let answer: Answer = self.rpc.call("getblocktemplate", json!([request]), wait).await?;
         let long_poll_id = answer.longpollid.clone();
-        let network = self.network;
+        let (network, coinbase) = (self.network, self.coinbase.clone());
         let assembly = tokio::task::spawn_blocking(move || {
-            facts::assemble(answer.declare(network)?).map_err(SourceError::from)
+            let declared = answer.declare(network, coinbase)?;
+            let template = facts::assemble(&declared)?;
+            Ok::<_, SourceError>((declared, template))
         });
-        let (template, mempool) = tokio::join!(assembly, self.mempool());
-        let template = template.map_err(|e| SourceError {
+        let (assembled, mempool, tip) = tokio::join!(assembly, self.mempool(), self.tip());
+        let (declared, template) = assembled.map_err(|e| SourceError {
             reason: Reason::TemplateSourceInvalid,
             detail: format!("the template was not assembled: {e}"),
         })??;
-        Ok((Sourced { template: Arc::new(template), context: Context { mempool } }, long_poll_id))
+        // The node made it from its own mempool.
+        let known = Some(vec![true; template.transactions.len()].into());
+        let context = Context { tip, mempool, known, ..Context::default() };
+        Ok((Sourced::new(declared, template, context), long_poll_id))
     }
 
     /// State of the mempool; unknown when the node does not say it soon.
     async fn mempool(&self) -> Option<MempoolState> {
-        let question = self.rpc.call::<MempoolInfo>("getmempoolinfo", json!([]), Wait::Normal);
-        match timeout(MEMPOOL_PATIENCE, question).await {
-            Ok(Ok(info)) => Some(MempoolState {
-                transaction_count: info.size,
-                total_vsize: info.bytes,
-                total_fees: info.total_fee.to_sat(),
-            }),
+        let info: MempoolInfo = self.context("getmempoolinfo").await?;
+        Some(MempoolState {
+            transaction_count: info.size,
+            total_vsize: info.bytes,
+            total_fees: info.total_fee.to_sat(),
+        })
+    }
+
+    /// The tip as the node sees it; unknown when the node does not say it soon.
+    async fn tip(&self) -> Option<ChainTip> {
+        let (tip, mining) = tokio::join!(
+            self.context::<TipInfo>("getblockchaininfo"),
+            self.context::<MiningInfo>("getmininginfo")
+        );
+        let TipInfo { blocks: height, bestblockhash: hash } = tip?;
+        // The tip may have moved between the two answers.
+        let next =
+            mining.and_then(|info| info.next).filter(|next| Some(next.height) == height.checked_add(1));
+        Some(ChainTip { hash, height, next_bits: next.map(|next| next.bits) })
+    }
+
+    /// Asks for something that is good to know and nothing to wait for.
+    async fn context<T: DeserializeOwned + Send + 'static>(&self, method: &'static str) -> Option<T> {
+        match timeout(CONTEXT_PATIENCE, self.rpc.call::<T>(method, json!([]), Wait::Normal)).await {
+            Ok(Ok(answer)) => Some(answer),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "the mempool's state is unknown");
+                tracing::debug!(%error, method, "the context is not known in full");
                 None
             }
             Err(_) => None,

@@ -3,11 +3,17 @@
 
 use bitcoin::{
     Amount, BlockHash, CompactTarget, Network, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid,
-    Witness, absolute::LockTime, block, consensus::encode::serialize, hashes::Hash, transaction,
+    Witness,
+    absolute::LockTime,
+    block,
+    consensus::encode::{deserialize, serialize},
+    hashes::Hash,
+    transaction,
 };
 use reservegrid::template::{
-    Context, Declared, DeclaredTransaction, MempoolState, Provenance, Template,
-    facts::{assemble, subsidy},
+    CoinbaseParts, CoinbaseSpec, Context, Declared, DeclaredTransaction, MempoolState, Provenance, Sourced,
+    Template,
+    facts::{assemble, subsidy, witness_commitment_script},
 };
 use std::sync::Arc;
 
@@ -15,9 +21,28 @@ const HEIGHT: u32 = 120;
 
 /// A template whose transactions pay these fees, satoshi.
 pub(crate) fn with_fees(fees: impl IntoIterator<Item = u64>) -> Arc<Template> {
+    Arc::new(assemble(&declared(fees)).expect("the template is well-formed"))
+}
+
+/// The same as it comes from a source.
+#[allow(dead_code, reason = "the bench does not need it")]
+pub(crate) fn sourced(fees: impl IntoIterator<Item = u64>, context: Context) -> Sourced {
+    let declared = declared(fees);
+    let template = assemble(&declared).expect("the template is well-formed");
+    Sourced::new(declared, template, context)
+}
+
+/// The same as a source declares it.
+pub(crate) fn declared(fees: impl IntoIterator<Item = u64>) -> Declared {
     let transactions: Vec<DeclaredTransaction> = (0..).zip(fees).map(transaction).collect();
     let total: u64 = transactions.iter().filter_map(|transaction| transaction.fee).sum();
-    let declared = Declared {
+    let commitment = {
+        let wtxid = |entry: &DeclaredTransaction| {
+            deserialize::<Transaction>(&entry.bytes).expect("made here").compute_wtxid()
+        };
+        witness_commitment_script(&transactions.iter().map(wtxid).collect::<Vec<_>>())
+    };
+    Declared {
         network: Network::Regtest,
         provenance: Provenance::Node,
         height: HEIGHT,
@@ -27,10 +52,16 @@ pub(crate) fn with_fees(fees: impl IntoIterator<Item = u64>) -> Arc<Template> {
         min_time: 1_750_000_000,
         current_time: 1_750_000_600,
         coinbase_value: subsidy(HEIGHT, Network::Regtest) + total,
-        witness_commitment_script: None,
+        coinbase: CoinbaseParts::Planned(CoinbaseSpec {
+            payout: ScriptBuf::from_bytes(vec![0x51]),
+            tag: "/tests/".to_owned(),
+        }),
+        target: None,
+        merkle_path: None,
+        transaction_count: None,
+        witness_commitment_script: Some(commitment),
         transactions,
-    };
-    Arc::new(assemble(declared).expect("the template is well-formed"))
+    }
 }
 
 /// One input that the template does not create (a key spend of a taproot output), one output.
@@ -53,6 +84,8 @@ fn transaction((index, fee): (u32, u64)) -> DeclaredTransaction {
 }
 
 /// A mempool of this many vbytes.
+#[allow(dead_code, reason = "not every suite needs it")]
 pub(crate) fn mempool(total_vsize: u64) -> Context {
-    Context { mempool: Some(MempoolState { transaction_count: 5_000, total_vsize, total_fees: 1_000_000 }) }
+    let mempool = MempoolState { transaction_count: 5_000, total_vsize, total_fees: 1_000_000 };
+    Context { mempool: Some(mempool), ..Context::default() }
 }

@@ -8,7 +8,7 @@ use bitcoin::{
 use reservegrid::{
     reason::Reason,
     template::{
-        Sourced, SubmitOutcome, Template, TemplateSource,
+        ChainTip, Sourced, SubmitOutcome, Template, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
     },
 };
@@ -309,8 +309,29 @@ async fn the_mempool_is_the_pending_transactions() {
     let sourced = current(&chain()).await;
     let mempool = sourced.context.mempool.unwrap();
     assert_eq!(mempool.transaction_count, 40);
+    assert_eq!(sourced.context.known.unwrap().to_vec(), [true; 40]);
     assert_eq!(mempool.total_fees, sourced.template.facts.total_fees);
     assert!(mempool.total_vsize >= sourced.template.facts.total_weight / 4);
+}
+
+#[tokio::test]
+async fn the_tip_is_what_the_template_builds_on_and_nothing_in_it_is_a_lie() {
+    let chain = chain();
+    let sourced = current(&chain).await;
+    let (height, hash) = chain.tip();
+    let next_bits = Some(sourced.template.bits);
+    assert_eq!(sourced.context.tip, Some(ChainTip { hash, height, next_bits }));
+    assert_eq!(sourced.template.discrepancies, []);
+}
+
+#[tokio::test]
+async fn the_planned_coinbase_makes_a_block_that_the_chain_takes() {
+    let chain = chain();
+    let template = current(&chain).await.template;
+    let mut coinbase = template.coinbase.transaction.clone();
+    coinbase.input[0].witness = Witness::from_slice(&[[0; 32]]);
+    let block = solve::grind(template.to_block(coinbase, template.version, template.current_time, 0));
+    assert_eq!(chain.submit_block(&block).await.unwrap(), SubmitOutcome::Accepted);
 }
 
 #[tokio::test]

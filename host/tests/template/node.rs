@@ -1,11 +1,12 @@
 //! A node that is away, refuses, talks nonsense or takes its time.
 
 use crate::server::{Reply, Request, Server};
-use bitcoin::{Network, consensus::encode::serialize_hex};
+use bitcoin::{BlockHash, CompactTarget, Network, ScriptBuf, consensus::encode::serialize_hex};
 use reservegrid::{
     reason::Reason,
     template::{
-        MempoolState, SourceError, Sourced, SubmitOutcome, Template, TemplateSource,
+        ChainTip, CoinbaseSpec, DiscrepancyKind, MempoolState, SourceError, Sourced, SubmitOutcome, Template,
+        TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{Auth, NodeConfig, NodeSource},
     },
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 pub(crate) const LONG: Duration = Duration::from_secs(600);
+const TIP: &str = "00000000000000000000000000000000000000000000000000000000000000ab";
 const SECRET: &str = "correct horse battery staple";
 
 fn auth() -> Auth {
@@ -21,7 +23,8 @@ fn auth() -> Auth {
 }
 
 fn config(url: String) -> NodeConfig {
-    NodeConfig { url, auth: auth(), network: Network::Regtest, request_timeout: LONG }
+    let coinbase = CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: "/tests/".to_owned() };
+    NodeConfig { url, auth: auth(), network: Network::Regtest, request_timeout: LONG, coinbase }
 }
 
 pub(crate) fn source(server: &Server) -> NodeSource {
@@ -76,7 +79,10 @@ pub(crate) fn printed(template: &Template, long_poll_id: &str) -> Value {
 /// What a healthy node says to everything but `getblocktemplate`.
 pub(crate) fn healthy(request: &Request) -> Reply {
     Reply::Result(match request.method.as_str() {
-        "getblockchaininfo" => json!({ "chain": "regtest", "initialblockdownload": false }),
+        "getblockchaininfo" => json!({
+            "chain": "regtest", "initialblockdownload": false, "blocks": 7, "bestblockhash": TIP,
+        }),
+        "getmininginfo" => json!({ "blocks": 7, "next": { "height": 8, "bits": "207fffff" } }),
         "getmempoolinfo" => json!({ "size": 3, "bytes": 1_000, "total_fee": 0.00012345 }),
         method => panic!("nobody asks for {method} here"),
     })
@@ -114,6 +120,43 @@ async fn a_good_template_comes_through_with_its_context() {
     assert_eq!(printed(&sourced.template, "poll-0"), answer);
     let mempool = MempoolState { transaction_count: 3, total_vsize: 1_000, total_fees: 12_345 };
     assert_eq!(sourced.context.mempool, Some(mempool));
+    let next_bits = Some(CompactTarget::from_consensus(0x207f_ffff));
+    let hash: BlockHash = TIP.parse().unwrap();
+    assert_eq!(sourced.context.tip, Some(ChainTip { hash, height: 7, next_bits }));
+    assert_eq!(sourced.context.known.unwrap().to_vec(), [true; 8]);
+    assert_eq!((sourced.context.fee_rates, sourced.context.best_template_value), (None, None));
+    assert_eq!(sourced.template.discrepancies, []);
+    assert_eq!(sourced.template.coinbase.transaction.output[0].script_pubkey.as_bytes(), [0x51]);
+}
+
+/// The tip in the context when the node says `answer` to `method`.
+async fn tip_when(method: &'static str, answer: Reply) -> Option<ChainTip> {
+    let template = answers(1).await.remove(0);
+    let (mut checked, mut answer) = (false, Some(answer));
+    let server = Server::start(move |request| match request.method.as_str() {
+        "getblocktemplate" => Reply::Result(template.clone()),
+        // The first question for the chain is the check whether it is the right one.
+        "getblockchaininfo" if !std::mem::replace(&mut checked, true) => healthy(request),
+        asked if asked == method => answer.take().expect("one question a template"),
+        _ => healthy(request),
+    });
+    source(&server.await).next_template(None, LONG).await.unwrap().unwrap().context.tip
+}
+
+#[tokio::test]
+async fn a_tip_that_the_node_does_not_tell_is_unknown_and_stops_nothing() {
+    assert_eq!(tip_when("getblockchaininfo", Reply::Fault(-32603, "no tip")).await, None);
+    assert_eq!(tip_when("getblockchaininfo", Reply::Silence).await, None);
+    let unknown_bits = [
+        Reply::Fault(-32601, "Method not found"),
+        Reply::Result(json!({ "blocks": 7 })),
+        Reply::Result(json!({ "next": { "height": 9, "bits": "207fffff" } })),
+        Reply::Result(json!({ "next": { "height": 8, "bits": "easy" } })),
+    ];
+    for answer in unknown_bits {
+        let tip = tip_when("getmininginfo", answer).await.expect("the tip itself is known");
+        assert_eq!((tip.height, tip.next_bits), (7, None));
+    }
 }
 
 #[tokio::test]
@@ -300,27 +343,51 @@ async fn a_field_that_is_missing_or_of_the_wrong_type_is_named() {
     }
 }
 
+/// `answer` with another value at one place.
+fn changed(answer: &Value, pointer: &str, value: Value) -> Value {
+    let mut answer = answer.clone();
+    *answer.pointer_mut(pointer).unwrap() = value;
+    answer
+}
+
 #[tokio::test]
-async fn a_template_that_lies_is_refused() {
+async fn a_template_that_lies_comes_with_its_lies() {
+    use DiscrepancyKind as Kind;
     let answer = answers(1).await.remove(0);
-    let changed = |pointer: &str, value: Value| {
-        let mut answer = answer.clone();
-        *answer.pointer_mut(pointer).unwrap() = value;
-        answer
-    };
+    let zeros = "00".repeat(32);
     let lies = [
-        ("/coinbasevalue", json!(21), "coinbasevalue"),
-        ("/target", json!("00".repeat(32)), "target"),
-        ("/bits", json!("207fff"), "bits"),
-        ("/rules/1", json!("!quantum"), "!quantum"),
-        ("/transactions/2/weight", json!(1), "transactions[2].weight"),
-        ("/default_witness_commitment", json!("6a"), "default_witness_commitment"),
+        ("/coinbasevalue", json!(21), Kind::CoinbaseValue, None, "21"),
+        ("/target", json!(zeros), Kind::Target, None, &zeros),
+        ("/transactions/2/weight", json!(1), Kind::Weight, Some(2), "1"),
+        ("/transactions/3/hash", json!(zeros), Kind::Wtxid, Some(3), &zeros),
+        ("/transactions/4/sigops", json!(9999), Kind::Sigops, Some(4), "9999"),
+        ("/default_witness_commitment", json!("6a"), Kind::WitnessCommitment, None, "6a"),
+        ("/default_witness_commitment", json!(null), Kind::WitnessCommitmentMissing, None, "none"),
     ];
-    for (pointer, value, word) in lies {
-        let error = template_from(changed(pointer, value)).await.unwrap_err();
+    for (pointer, value, kind, row, declared) in lies {
+        let sourced = template_from(changed(&answer, pointer, value)).await.unwrap().unwrap();
+        let [found] = &sourced.template.discrepancies[..] else {
+            panic!("{pointer}: {:?}", sourced.template.discrepancies)
+        };
+        assert_eq!((found.kind, found.transaction, found.declared.as_str()), (kind, row, declared));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_template_is_refused() {
+    let answer = answers(1).await.remove(0);
+    let bad = [
+        ("/bits", json!("207fff"), "bits has 3 bytes"),
+        ("/bits", json!("2100ffff"), "bits"),
+        ("/target", json!("00"), "target has 1 bytes"),
+        ("/rules/1", json!("!quantum"), "!quantum"),
+        ("/height", json!(0), "height"),
+    ];
+    for (pointer, value, word) in bad {
+        let error = template_from(changed(&answer, pointer, value)).await.unwrap_err();
         assert_error(&error, Reason::TemplateSourceInvalid, &[word]);
     }
-    let error = template_from(changed("/transactions/2/data", json!("0200"))).await.unwrap_err();
+    let error = template_from(changed(&answer, "/transactions/2/data", json!("0200"))).await.unwrap_err();
     assert_error(&error, Reason::TemplateUndecodable, &["transactions[2]"]);
 }
 

@@ -198,20 +198,27 @@ impl FeeFloor {
         if self.min_fee_rate == 0 {
             return Ok(());
         }
-        let mut rows = template.fees().zip(template.weights()).enumerate();
-        // Multiplying keeps the comparison exact, and within these bounds nothing wraps: wasm has no
-        // cheap way to check.
-        let thousandfold = |fee: u64| fee.min(MAX_MONEY).wrapping_mul(1000);
-        let poor = |fee, weight| thousandfold(fee) < self.min_fee_rate.wrapping_mul(vsize(weight));
-        let Some((index, (fee, weight))) = rows.find(|&(_, (fee, weight))| poor(fee, weight)) else {
-            return Ok(());
-        };
-        let rate = thousandfold(fee) / vsize(weight).max(1);
-        let detail = format!("fee_rate={rate} < min_fee_rate={}", self.min_fee_rate);
-        Err(Rejection::new("transaction_fee_rate_below_minimum", detail)
-            .with("min_fee_rate", self.min_fee_rate)
-            .with("transaction_index", index as u64))
+        let poor =
+            |(fee, weight): (&u64, &u32)| thousandfold(*fee) < self.min_fee_rate.wrapping_mul(vsize(*weight));
+        for chunk in template.chunks() {
+            let (fees, weights) = (chunk.fees(), chunk.weights());
+            let Some(at) = fees.iter().zip(&weights).position(poor) else {
+                continue;
+            };
+            let rate = thousandfold(fees[at]) / vsize(weights[at]).max(1);
+            let detail = format!("fee_rate={rate} < min_fee_rate={}", self.min_fee_rate);
+            return Err(Rejection::new("transaction_fee_rate_below_minimum", detail)
+                .with("min_fee_rate", self.min_fee_rate)
+                .with("transaction_index", u64::from(chunk.start()) + at as u64));
+        }
+        Ok(())
     }
+}
+
+/// Multiplying keeps the comparison of fee rates exact, and within these bounds nothing wraps: wasm has
+/// no cheap way to check.
+fn thousandfold(fee: u64) -> u64 {
+    fee.min(MAX_MONEY).wrapping_mul(1000)
 }
 
 /// Virtual size, vbytes: a quarter of the weight, rounded up (BIP 141).

@@ -3,13 +3,14 @@
 use super::FeeFloor;
 use reservegrid_policy_sdk::{
     Context, ContextValue, MempoolState, Rejection, Verdict,
-    testing::{TestTemplate, judge, settings_faults, settings_schema},
+    testing::{TestTemplate, assert_readme, judge, settings_faults, settings_schema},
 };
 
 const TIERS: &str = r#"{"min_avg_fee": {"low": 100, "mid": 200, "high": 1000}}"#;
 
 fn mempool(total_vsize: u64) -> Context {
-    Context { mempool: Some(MempoolState { transaction_count: 1, total_vsize, total_fees: 1 }) }
+    let state = MempoolState { transaction_count: 1, total_vsize, total_fees: 1 };
+    Context { mempool: Some(state), ..Context::default() }
 }
 
 fn fees(settings: &str, fees: impl IntoIterator<Item = u64>, context: Context) -> Verdict {
@@ -134,4 +135,9 @@ fn the_schema_names_what_is_read_and_nothing_else() {
     assert_eq!(schema["properties"]["min_avg_fee"]["required"], serde_json::json!(["mid", "high"]));
     assert_eq!(schema["additionalProperties"], false);
     assert_eq!(schema["properties"]["unknown_mempool"]["default"], "reject");
+}
+
+#[test]
+fn the_readme_says_what_the_policy_does() {
+    assert_readme::<FeeFloor>(include_str!("../README.md"));
 }

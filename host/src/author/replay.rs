@@ -1,0 +1,192 @@
+//! Recorded verdicts, computed again: `reservegrid policy replay`.
+//!
+//! The same modules, settings and templates give the same verdicts and the same fuel on every machine;
+//! this shows it, or says precisely where it is not so. What a recording says about the machine that
+//! made it (a missed deadline) cannot be compared and is listed.
+
+use super::{
+    InputFault,
+    engine::{Engine, judge, list},
+};
+use crate::{
+    config::{Config, Environment},
+    policy::{PolicyEngine, PolicySet, PolicySpec},
+    record::{RecordedPolicy, Recording},
+    template::facts::assemble,
+};
+use anyhow::Result;
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// How many recordings were what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Computed again, bit for bit the same.
+    pub same: usize,
+    /// Not the same.
+    pub different: usize,
+    /// Not to be compared.
+    pub skipped: usize,
+}
+
+/// Computes recordings again and tells about each. `targets` are files and folders of them. The set is
+/// that of `config`, or else the modules that each recording names.
+///
+/// # Errors
+/// [`InputFault`] where a recording or a set cannot be used. A difference is no error.
+pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -> Result<Outcome> {
+    let engine = Engine::start()?;
+    let given = config.map(|file| configured(&engine, file)).transpose()?;
+    let mut recorded_sets: HashMap<String, PolicySet> = HashMap::new();
+    let mut outcome = Outcome::default();
+    for file in recordings(targets)? {
+        let recording = Recording::read(&file).map_err(|error| InputFault(error.to_string()))?;
+        let shown = file.display();
+        if recording.infrastructure_fault {
+            let code = recording.verdict["reason_code"].as_str().unwrap_or("a fault");
+            writeln!(out, "skipped    {shown}: {code} was about the machine, not about the template")?;
+            outcome.skipped += 1;
+            continue;
+        }
+        let set = match &given {
+            Some(set) => set,
+            None => match recorded_sets.entry(recording.policy_set.clone()) {
+                std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+                std::collections::hash_map::Entry::Vacant(unknown) => {
+                    unknown.insert(recorded(&engine, &file, &recording)?)
+                }
+            },
+        };
+        let differences = compare(&recording, set);
+        if differences.is_empty() {
+            writeln!(out, "same       {shown}")?;
+            outcome.same += 1;
+        } else {
+            writeln!(out, "DIFFERENT  {shown}")?;
+            for line in differences {
+                writeln!(out, "           {line}")?;
+            }
+            outcome.different += 1;
+        }
+    }
+    let Outcome { same, different, skipped } = outcome;
+    writeln!(out, "{same} the same, {different} different, {skipped} skipped")?;
+    Ok(outcome)
+}
+
+fn recordings(targets: &[PathBuf]) -> Result<Vec<PathBuf>, InputFault> {
+    let mut files = Vec::new();
+    for target in targets {
+        if !target.is_dir() {
+            files.push(target.clone());
+            continue;
+        }
+        let entries = fs::read_dir(target)
+            .map_err(|error| InputFault(format!("{} cannot be read: {error}", target.display())))?;
+        let paths = entries.flatten().map(|entry| entry.path());
+        let mut found: Vec<_> =
+            paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
+        if found.is_empty() {
+            return Err(InputFault(format!("{} holds no recording (*.json)", target.display())));
+        }
+        found.sort_unstable();
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+/// The set of a configuration. Only its policies are needed: it is read as one that serves no miners,
+/// so that no secret has to be given.
+fn configured(engine: &Engine, file: &Path) -> Result<PolicySet> {
+    let mut variables: Environment = Environment::new();
+    variables.insert("RESERVEGRID_MODE".into(), "shadow".into());
+    let config = Config::load_with(file, &variables)?;
+    let set = engine.load(&super::engine::specs(&config.policies));
+    set.map_err(|faults| InputFault(format!("{}: {}", file.display(), list(&faults))).into())
+}
+
+/// The set that a recording names.
+fn recorded(engine: &Engine, file: &Path, recording: &Recording) -> Result<PolicySet, InputFault> {
+    let spec = |policy: &RecordedPolicy| {
+        let mut sha256 = [0; 32];
+        hex::decode_to_slice(&policy.sha256, &mut sha256)
+            .map_err(|error| format!("the sha256 of {:?} is none: {error}", policy.name))?;
+        Ok(PolicySpec {
+            name: policy.name.clone(),
+            module: policy.module.clone(),
+            sha256: Some(sha256),
+            settings: policy.settings.clone(),
+            fuel: policy.fuel_limit,
+            enforcement: policy.enforcement,
+        })
+    };
+    let specs: Result<Vec<_>, String> = recording.policies.iter().map(spec).collect();
+    let set = specs.and_then(|specs| engine.load(&specs).map_err(|faults| list(&faults)));
+    set.map_err(|problem| {
+        InputFault(format!(
+            "{}: the set that judged it cannot be loaded again; bring its modules back, or name another set with \
+             --config:\n{problem}",
+            file.display()
+        ))
+    })
+}
+
+/// Every difference, a line each.
+fn compare(recording: &Recording, set: &PolicySet) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut differ = |what: &str, recorded: &dyn Display, now: &dyn Display| {
+        let (recorded, now) = (recorded.to_string(), now.to_string());
+        if recorded != now {
+            lines.push(format!("{what}: recorded {recorded}, now {now}"));
+        }
+    };
+    let template = match assemble(&recording.template.declared) {
+        Ok(template) => Arc::new(template),
+        Err(error) => return vec![format!("template: recorded {}, now none: {error}", recording.digest)],
+    };
+    let judgement = judge(set, &template, &recording.template.context);
+    let now = Recording::new(
+        recording.template.declared.clone(),
+        recording.template.context.clone(),
+        set,
+        &judgement,
+    );
+    differ("template", &recording.digest, &now.digest);
+    differ("policy set", &recording.policy_set, &now.policy_set);
+    differ("verdict", &recording.verdict, &now.verdict);
+    let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".into());
+    differ("decided by", &word(&recording.decided_by), &word(&now.decided_by));
+    for policy in &recording.policies {
+        let Some(again) = now.policies.iter().find(|other| other.name == policy.name) else {
+            differ(&format!("policy {}", policy.name), &"there", &"not in the set");
+            continue;
+        };
+        let said =
+            |verdict: &Option<Value>| verdict.as_ref().map_or_else(|| "none".into(), ToString::to_string);
+        let fuel = |fuel: Option<u64>| fuel.map_or_else(|| "none".into(), |fuel| fuel.to_string());
+        let name = |what: &str| format!("policy {}: {what}", policy.name);
+        differ(&name("module"), &policy.sha256, &again.sha256);
+        differ(&name("settings"), &policy.settings, &again.settings);
+        differ(&name("fuel limit"), &policy.fuel_limit, &again.fuel_limit);
+        differ(&name("enforcement"), &policy.enforcement.as_str(), &again.enforcement.as_str());
+        if policy.verdict.is_some() {
+            differ(&name("verdict"), &said(&policy.verdict), &said(&again.verdict));
+            differ(&name("fuel"), &fuel(policy.fuel), &fuel(again.fuel));
+        }
+    }
+    if !lines.is_empty() && recording.engine != PolicyEngine::version() {
+        lines.push(format!(
+            "(recorded with {}, this is {}: fuel may differ)",
+            recording.engine,
+            PolicyEngine::version()
+        ));
+    }
+    lines
+}

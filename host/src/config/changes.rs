@@ -1,0 +1,64 @@
+//! What differs between the configuration that runs and one that was read again.
+//!
+//! Only the list of policies takes effect while the gateway runs. Everything else is named, key by key, so
+//! that an operator who changed it knows that it waits for the next start.
+
+use super::{Config, Source};
+
+impl Config {
+    /// The keys, policies aside, that have another value in `new`: `[gate] hold_timeout`.
+    pub fn restart_keys(&self, new: &Self) -> Vec<String> {
+        let mut keys = Keys::default();
+        if self.mode != new.mode {
+            keys.0.push("mode".into());
+        }
+        match (&self.source, &new.source) {
+            (Source::Embedded(old), Source::Embedded(new)) => keys.add("source", &old.differences(new)),
+            (Source::Node(old), Source::Node(new)) => {
+                let differing = [
+                    ("url", old.url != new.url),
+                    ("network", old.network != new.network),
+                    ("cookie_file, user or password", old.auth != new.auth),
+                    ("request_timeout", old.request_timeout != new.request_timeout),
+                    ("stale_after", old.stale_after != new.stale_after),
+                ];
+                keys.add_where("source", &differing);
+            }
+            (Source::Embedded(_), Source::Node(_)) | (Source::Node(_), Source::Embedded(_)) => {
+                keys.add("source", &["kind"]);
+            }
+        }
+        let coinbase = [
+            ("payout_address", self.coinbase.payout != new.coinbase.payout),
+            ("tag", self.coinbase.tag != new.coinbase.tag),
+        ];
+        keys.add_where("coinbase", &coinbase);
+        keys.add("gate", &self.gate.differences(&new.gate));
+        keys.add("swap", &self.swap.differences(&new.swap));
+        keys.add("api", &self.api.differences(&new.api));
+        if let (Some(old), Some(new)) = (&self.serving, &new.serving) {
+            keys.add("miners", &old.miners.differences(&new.miners));
+            keys.add("pool", &old.pool.differences(&new.pool));
+            keys.add("ledger", &old.ledger.differences(&new.ledger));
+        }
+        keys.add("record", &self.record.differences(&new.record));
+        keys.add("events", &self.events.differences(&new.events));
+        keys.add("drain", &self.drain.differences(&new.drain));
+        keys.0
+    }
+}
+
+#[derive(Default)]
+struct Keys(Vec<String>);
+
+impl Keys {
+    fn add(&mut self, section: &str, keys: &[&str]) {
+        self.0.extend(keys.iter().map(|key| format!("[{section}] {key}")));
+    }
+
+    fn add_where(&mut self, section: &str, keys: &[(&str, bool)]) {
+        for (key, _) in keys.iter().filter(|(_, differs)| *differs) {
+            self.add(section, &[key]);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! Changes of the policy set while miners work: from a trigger to one swap, or to none and all reasons.
+//!
+//! The list of policies is in the configuration file and nowhere else. Whatever the trigger (an HTTP call,
+//! SIGHUP, a changed file), the file is read again with the variables the process was started with; the
+//! policy room loads, checks and compares; then the set is swapped. What else changed in the file waits
+//! for the next start and is named. All of that happens on a blocking thread, one change at a time: who
+//! asks over HTTP meanwhile is refused, the gateway's own triggers wait.
+//!
+//! - `files`: how a changed file is noticed
+
+mod files;
+
+use crate::{
+    config::{Config, ConfigFaults, PolicyEntry},
+    event::{
+        Event, Events,
+        schema::{self, SwapFault, Trigger},
+    },
+    policy::{
+        PolicyFault, PolicySpec, PolicyStore, SetDigest,
+        compare::Difference,
+        store::{Busy, NoPreviousSet, PolicyView, Proposal, Turn},
+    },
+    reason::Reason,
+};
+use files::{Eyes, Sight};
+use serde::Serialize;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+
+/// What an operator can ask of the running policies. Share it behind an `Arc`.
+pub struct Swaps {
+    store: Arc<PolicyStore>,
+    started: Config,
+    events: Events,
+    /// What the files were at the last attempt, successful or not: the same is not tried again by itself.
+    tried: Mutex<Sight>,
+}
+
+/// The running policies.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The running set.
+    pub policy_set: SetDigest,
+    /// The set before it, which a rollback would bring back.
+    pub previous_set: Option<SetDigest>,
+    /// Templates that a proposed set would be compared on.
+    pub remembered: usize,
+    /// The policies of the running set, in order.
+    pub policies: Vec<PolicyView>,
+}
+
+/// What a swap did, or with `dry_run` would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct SwapReport {
+    /// `policy_set_swapped` or `policy_set_unchanged`.
+    pub reason_code: Reason,
+    /// Nothing was changed, it was only looked at.
+    pub dry_run: bool,
+    /// How the two sets judge the last templates.
+    pub difference: Difference,
+    /// Keys of the configuration file that wait for the next start.
+    pub restart_needed: Vec<String>,
+    /// Time that loading and comparing took, milliseconds.
+    pub duration_ms: u64,
+}
+
+/// What a rollback did.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct RollbackReport {
+    /// `policy_set_rolled_back`.
+    pub reason_code: Reason,
+    /// The set that judged before.
+    pub from: SetDigest,
+    /// The set that judges now.
+    pub to: SetDigest,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Refused {
+    /// The code.
+    pub reason_code: Reason,
+    /// The same in words.
+    pub detail: String,
+    /// Every single fault, where there are some.
+    pub faults: Vec<SwapFault>,
+}
+
+/// What the configuration's list of policies is for the policy room.
+pub fn specs(entries: &[PolicyEntry]) -> Vec<PolicySpec> {
+    let spec = |entry: &PolicyEntry| PolicySpec {
+        name: entry.name.clone(),
+        module: entry.module.clone(),
+        sha256: entry.sha256,
+        settings: entry.settings.clone(),
+        fuel: entry.fuel,
+        enforcement: entry.enforcement,
+    };
+    entries.iter().map(spec).collect()
+}
+
+impl Swaps {
+    /// For a store whose running set was loaded from this configuration.
+    pub fn new(store: Arc<PolicyStore>, started: Config, events: Events) -> Self {
+        let mut sight = Sight::from([(started.file.clone(), Some(started.file_digest()))]);
+        sight.extend(files::modules(&store.running()));
+        Self { store, started, events, tried: Mutex::new(sight) }
+    }
+
+    /// The running policies.
+    pub fn status(&self) -> Status {
+        let running = self.store.running();
+        Status {
+            policy_set: running.digest(),
+            previous_set: self.store.previous().map(|set| set.digest()),
+            remembered: self.store.remembered(),
+            policies: running.policies(),
+        }
+    }
+
+    /// Reads the configuration file again and swaps to its policies; with `dry_run` only says what would
+    /// be different. Goes on to its end even if nobody waits for it.
+    ///
+    /// # Errors
+    /// Every fault of the file and of the policies, or that another change is under way. The running set
+    /// is then untouched.
+    pub async fn reload(self: &Arc<Self>, trigger: Trigger, dry_run: bool) -> Result<SwapReport, Refused> {
+        let turn = match trigger {
+            Trigger::Http => self.store.turn(),
+            Trigger::Signal | Trigger::File => self.store.wait_for_turn().await,
+        };
+        let turn = turn.map_err(|busy| self.refuse(trigger, dry_run, busy.into()))?;
+        let this = self.clone();
+        let done = spawn_blocking(move || {
+            this.reload_now(turn, trigger, dry_run).map_err(|refused| this.refuse(trigger, dry_run, refused))
+        });
+        done.await.unwrap_or_else(|_| {
+            let detail = "the change of the policy set was cut off".into();
+            let refused = Refused { reason_code: Reason::InternalError, detail, faults: Vec::new() };
+            Err(self.refuse(trigger, dry_run, refused))
+        })
+    }
+
+    /// Brings the previous set back; the running one becomes the previous one. The configuration file
+    /// stays as it is, and counts again at the next reload or start.
+    ///
+    /// # Errors
+    /// When there is none, or another change is under way.
+    pub fn rollback(&self, trigger: Trigger) -> Result<RollbackReport, Refused> {
+        let refuse = |refused| self.refuse(trigger, false, refused);
+        let turn = self.store.turn().map_err(|busy| refuse(busy.into()))?;
+        let from = self.store.running().digest();
+        let previous = self.store.previous().ok_or(NoPreviousSet).map_err(|none| refuse(none.into()))?;
+        let report = RollbackReport { reason_code: Reason::PolicySetRolledBack, from, to: previous.digest() };
+        // Said first, so that no verdict of the set stands before it.
+        self.events.emit(Event::PolicySetRolledBack(schema::PolicySetRolledBack {
+            reason: report.reason_code,
+            trigger,
+            from: report.from.to_string(),
+            to: report.to.to_string(),
+            policies: previous.specs().iter().map(|spec| spec.name.clone()).collect(),
+        }));
+        self.store.rollback(&turn).map_err(|none| refuse(none.into()))?;
+        Ok(report)
+    }
+
+    /// Looks at the files again and again, and reloads when one is another and has been so for two looks:
+    /// a file that is being written is left alone until it is whole. Runs until shutdown.
+    pub async fn watch_files(self: Arc<Self>, interval: Duration, mut down: watch::Receiver<bool>) {
+        let watching = async {
+            let (mut eyes, mut last) = (Eyes::default(), Sight::new());
+            loop {
+                sleep(interval).await;
+                let tried = self.tried();
+                let paths: Vec<_> = tried.keys().cloned().collect();
+                let looked = spawn_blocking(move || {
+                    let sight = eyes.look(&paths);
+                    (eyes, sight)
+                });
+                let Ok((eyes_again, seen)) = looked.await else { return };
+                eyes = eyes_again;
+                if files::is_news(&seen, &last, &tried) {
+                    // What came of it is an event; there is nobody here to tell.
+                    let _ = self.reload(Trigger::File, false).await;
+                }
+                last = seen;
+            }
+        };
+        tokio::select! {
+            _ = down.wait_for(|down| *down) => {}
+            () = watching => {}
+        }
+    }
+
+    fn tried(&self) -> Sight {
+        self.tried.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn reload_now(&self, turn: Turn, trigger: Trigger, dry_run: bool) -> Result<SwapReport, Refused> {
+        // Looked at before they are read: a change in between is then seen as one.
+        let mut sight = Eyes::default().look(std::slice::from_ref(&self.started.file));
+        let config = self.started.reload();
+        let running = self.store.running();
+        let modules = running.specs().iter().map(|spec| spec.module.clone());
+        let proposed = config.iter().flat_map(|config| config.policies.iter().map(|p| p.module.clone()));
+        sight.extend(Eyes::default().look(&modules.chain(proposed).collect::<Vec<_>>()));
+        if !dry_run {
+            *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sight;
+        }
+        let config = config.map_err(Refused::from)?;
+        let restart_needed = self.started.restart_keys(&config);
+        if !dry_run && !restart_needed.is_empty() {
+            self.events.emit(Event::ConfigRestartNeeded {
+                reason: Reason::ConfigRestartNeeded,
+                keys: restart_needed.clone(),
+            });
+        }
+        let proposal = self
+            .store
+            .prepare(turn, specs(&config.policies))
+            .map_err(|faults| Refused::policies(&config, faults))?;
+        let reason_code =
+            if proposal.is_running() { Reason::PolicySetUnchanged } else { Reason::PolicySetSwapped };
+        let duration_ms = u64::try_from(proposal.took().as_millis()).unwrap_or(u64::MAX);
+        let difference = if dry_run {
+            proposal.difference().clone()
+        } else {
+            // Said first, so that no verdict of the set stands before it.
+            self.events.emit(swapped(reason_code, trigger, duration_ms, &proposal));
+            proposal.commit()
+        };
+        Ok(SwapReport { reason_code, dry_run, difference, restart_needed, duration_ms })
+    }
+
+    /// Says a refusal, unless nothing was to be changed anyway.
+    fn refuse(&self, trigger: Trigger, dry_run: bool, refused: Refused) -> Refused {
+        if !dry_run {
+            self.events.emit(Event::PolicySwapRefused(schema::PolicySwapRefused {
+                reason: refused.reason_code,
+                trigger,
+                running: self.store.running().digest().to_string(),
+                detail: refused.detail.clone(),
+                faults: refused.faults.clone(),
+            }));
+        }
+        refused
+    }
+}
+
+fn swapped(reason: Reason, trigger: Trigger, duration_ms: u64, proposal: &Proposal<'_>) -> Event {
+    let difference = proposal.difference();
+    if proposal.is_running() {
+        let policy_set = difference.running.to_string();
+        return Event::PolicySetUnchanged { reason, trigger, policy_set };
+    }
+    Event::PolicySetSwapped(schema::PolicySetSwapped {
+        reason,
+        trigger,
+        from: difference.running.to_string(),
+        to: difference.proposed.to_string(),
+        policies: proposal.proposed().specs().iter().map(|spec| spec.name.clone()).collect(),
+        difference: difference.counts,
+        duration_ms,
+    })
+}
+
+impl Refused {
+    fn policies(config: &Config, faults: Vec<PolicyFault>) -> Self {
+        let line = |name: &str| config.policies.iter().find(|p| p.name == name).map(|p| p.line);
+        let fault = |fault: PolicyFault| {
+            let place = line(&fault.policy).map_or_else(String::new, |line| format!(":{line}"));
+            SwapFault {
+                place: format!("{}{place}", config.file.display()),
+                policy: Some(fault.policy).filter(|name| !name.is_empty()),
+                reason: fault.reason,
+                detail: fault.detail,
+            }
+        };
+        let faults: Vec<_> = faults.into_iter().map(fault).collect();
+        let detail = format!("the policies of the file have {} faults; nothing was changed", faults.len());
+        Self { reason_code: Reason::PolicySwapRefused, detail, faults }
+    }
+}
+
+impl From<ConfigFaults> for Refused {
+    fn from(faults: ConfigFaults) -> Self {
+        let fault = |(place, message): (String, &str)| SwapFault {
+            place,
+            policy: None,
+            reason: Reason::ConfigInvalid,
+            detail: message.to_owned(),
+        };
+        let faults: Vec<_> =
+            faults.iter().map(|fault| (faults.place(fault), fault.message.as_str())).map(fault).collect();
+        let detail = format!("the configuration has {} faults; nothing was changed", faults.len());
+        Self { reason_code: Reason::ConfigInvalid, detail, faults }
+    }
+}
+
+impl From<Busy> for Refused {
+    fn from(busy: Busy) -> Self {
+        Self { reason_code: Busy::REASON, detail: busy.to_string(), faults: Vec::new() }
+    }
+}
+
+impl From<NoPreviousSet> for Refused {
+    fn from(none: NoPreviousSet) -> Self {
+        Self { reason_code: NoPreviousSet::REASON, detail: none.to_string(), faults: Vec::new() }
+    }
+}
