@@ -127,6 +127,10 @@ reasons! {
             "The Noise handshake was not finished within its deadline.";
         ConnectionLimitReached = "connection_limit_reached", Peer, Warning, None,
             "No more connections are accepted at the moment.";
+        ConnectionRateLimited = "connection_rate_limited", Peer, Warning, None,
+            "More handshakes are under way than the gateway takes at once.";
+        PeerQuotaExceeded = "peer_quota_exceeded", Peer, Warning, Some("peer-quota-exceeded"),
+            "The peer has as many connections, handshakes or shares without the pool's answer as one peer may have.";
         ConnectionClosed = "connection_closed", Nobody, Info, None,
             "The peer closed the connection.";
         IdleTimeout = "idle_timeout", Peer, Warning, None,
@@ -161,10 +165,20 @@ reasons! {
     auth {
         UserIdentityInvalid = "user_identity_invalid", Peer, Warning, Some("invalid-user-identity"),
             "The user identity is empty or not printable UTF-8.";
+        UserUnknown = "user_unknown", Peer, Warning, Some("unknown-user"),
+            "The pool does not know the user.";
+        UserNotAllowed = "user_not_allowed", Peer, Warning, Some("unknown-user"),
+            "The pool knows the user and does not let it mine.";
+        UserCheckUnavailable = "user_check_unavailable", Upstream, Error, Some("user-check-unavailable"),
+            "The pool gave no usable answer about the user in time, so it was not let in.";
     }
     channel {
         ChannelLimitExceeded = "channel_limit_exceeded", Peer, Warning, Some("channel-capacity-exhausted"),
             "The connection has as many channels as it may have.";
+        ChannelCapacityExhausted = "channel_capacity_exhausted", Operator, Error, Some("channel-capacity-exhausted"),
+            "The gateway has as many channels as it may have.";
+        ChannelRateLimited = "channel_rate_limited", Peer, Warning, Some("channel-rate-limited"),
+            "The connection opens or updates channels too often.";
         ChannelNotFound = "channel_not_found", Peer, Warning, Some("invalid-channel-id"),
             "The message names a channel that is not open on this connection.";
         MaxTargetOutOfRange = "max_target_out_of_range", Peer, Warning, Some("max-target-out-of-range"),
@@ -175,6 +189,8 @@ reasons! {
             "The requested minimum extranonce size does not fit.";
         ChannelKindNotAllowed = "channel_kind_not_allowed", Peer, Warning, Some("extended-channels-not-supported-for-standard-jobs"),
             "The connection asked for standard jobs alone and cannot open an extended channel.";
+        StandardChannelNotAllowed = "standard_channel_not_allowed", Peer, Warning, Some("standard-channels-not-supported-for-custom-work"),
+            "The connection brings its own work and cannot open a standard channel.";
         JobDeclarationUnsupported = "job_declaration_unsupported", Peer, Info, Some("jd-not-supported"),
             "The miner declares a job of its own, which the gateway does not take.";
     }
@@ -196,7 +212,7 @@ reasons! {
         ShareExtranonceSizeInvalid = "share_extranonce_size_invalid", Peer, Warning, Some("bad-extranonce-size"),
             "The extranonce of the share has another length than the channel's.";
         ShareRateLimited = "share_rate_limited", Peer, Warning, Some("share-rate-limited"),
-            "The channel has more shares under this tip than the gateway remembers; raise its difficulty.";
+            "The connection sends more shares than it may, or has more under this tip than the gateway remembers.";
         ShareLedgerFull = "share_ledger_full", Us, Error, Some("share-ledger-full"),
             "The share cannot be recorded at the moment and was therefore not accepted.";
     }

@@ -9,16 +9,15 @@
 //! ([`Client::send_raw_frame`], [`Client::seal`], [`Client::send_bytes`]). Every message that comes is
 //! checked for the `channel_msg` bit that the specification gives it, whatever the test is about.
 
+mod gateway;
 mod link;
 mod work;
 
+pub use gateway::{BITS, gateway_for_clients};
 pub use link::{Frame, channel_bit};
 pub use work::{Job, OpenChannel, Share};
 
-use crate::{
-    backend::Backend,
-    gateway::{Channel, DEADLINE, Gateway, GatewayConfig, policy},
-};
+use crate::gateway::Channel;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use binary_sv2::U256;
 use codec_sv2::{NoiseDecoder, NoiseEncoder, TransportDecryptState, TransportEncryptState};
@@ -27,7 +26,6 @@ use mining_sv2::{
     SubmitSharesSuccessOwned,
 };
 use parsers_sv2::{CommonMessagesOwned, Mining, MiningOwned};
-use serde_json::json;
 use std::collections::{BTreeSet, VecDeque};
 use tokio::net::TcpStream;
 
@@ -37,36 +35,11 @@ pub const REQUIRES_STANDARD_JOBS: u32 = 0b001;
 pub const REQUIRES_WORK_SELECTION: u32 = 0b010;
 /// Client flag of SetupConnection: rolls version bits.
 pub const REQUIRES_VERSION_ROLLING: u32 = 0b100;
+/// Server flag of SetupConnection.Success: only extended channels.
+pub const REQUIRES_EXTENDED_CHANNELS: u32 = 0b010;
 
 /// The largest target, which every hash meets.
 pub const EASIEST: [u8; 32] = [0xff; 32];
-
-/// Network target of [`gateway_for_clients`]: one of 65,537 hashes solves a block, so that a test finds
-/// one on purpose at once and by accident hardly ever, and only if it does not look.
-pub const BITS: &str = "1f00ffff";
-
-/// A gateway on the embedded chain, and its backend, whose work changes when a block is found and at no
-/// other time, however slow the machine is. `adjust` has the last word on the configuration.
-///
-/// # Errors
-/// When one of the two does not start.
-pub async fn gateway_for_clients(
-    adjust: impl FnOnce(GatewayConfig) -> GatewayConfig,
-) -> Result<(Backend, Gateway)> {
-    let backend = Backend::start("test", "a secret of the pool").await?;
-    let floor = json!({ "min_avg_fee": { "low": 1, "mid": 1, "high": 1 } });
-    let config = GatewayConfig::new("inline")?
-        .embedded(BITS, 20)
-        .set("source", "refresh", "1h")
-        .set("source", "stale_after", "1h")
-        .set("gate", "verdict_timeout", "10s")
-        .set("gate", "hold_timeout", "2m")
-        .pool(&backend)
-        .policy("fee-floor", &policy("fee-floor")?, &floor)?;
-    let mut gateway = Gateway::start(&adjust(config)).await?;
-    gateway.wait_for_event("work", DEADLINE, |e| e["event"] == "work_released").await?;
-    Ok((backend, gateway))
-}
 
 /// One message.
 #[derive(Clone, Debug)]
@@ -158,7 +131,8 @@ impl Client {
         self.next_number - 1
     }
 
-    /// Sets the connection up; the answer must be version 2 without flags.
+    /// Sets the connection up; the answer must be version 2, with the flag for extended channels when the
+    /// client brings its own work and without flags otherwise.
     ///
     /// # Errors
     /// When the answer is another.
@@ -166,7 +140,9 @@ impl Client {
         self.send_raw_frame(0, false, 0x00, &setup_payload(0, (2, 2), flags, "tests")).await?;
         match self.next_message().await? {
             Message::Common(CommonMessagesOwned::SetupConnectionSuccess(m)) => {
-                ensure!((m.used_version, m.flags) == (2, 0), "{m:?}");
+                let answer =
+                    if flags & REQUIRES_WORK_SELECTION != 0 { REQUIRES_EXTENDED_CHANNELS } else { 0 };
+                ensure!((m.used_version, m.flags) == (2, answer), "{m:?}");
                 Ok(())
             }
             other => bail!("awaited SetupConnection.Success, came {other:?}"),
@@ -307,22 +283,48 @@ impl Client {
         .await
     }
 
-    /// Takes over the next job of a channel. True when it is on a new tip; it was then sent as a future
-    /// job with the SetNewPrevHash after it, and otherwise as one to be mined at once.
+    /// Takes over the next job of a channel, its own or its group's. True when it is on a new tip; it was
+    /// then sent as a future job with the SetNewPrevHash after it, and otherwise as one to be mined at once.
     ///
     /// # Errors
     /// When none comes, or SetNewPrevHash without it.
     pub async fn follow(&mut self, channel: &mut OpenChannel) -> Result<bool> {
-        let id = channel.id;
-        let message =
-            self.pick("a job", |message| work::is_work_for(id, message).then(|| message.clone())).await?;
-        let job_id = channel.take_job(&message)?;
-        if channel.job.min_ntime.is_some() {
+        self.follow_group(&mut [channel]).await
+    }
+
+    /// [`follow`](Self::follow) for channels that are told together.
+    ///
+    /// # Errors
+    /// As [`follow`](Self::follow).
+    pub async fn follow_group(&mut self, channels: &mut [&mut OpenChannel]) -> Result<bool> {
+        let first = channels.first().context("no channel")?;
+        let ids = [first.id, first.group];
+        let is_work = |message: &MiningOwned| work::is_work_for(ids, message).then(|| message.clone());
+        let message = self.pick("a job", is_work).await?;
+        let mut job_id = 0;
+        for channel in &mut *channels {
+            job_id = channel.take_job(&message)?;
+        }
+        if channels.iter().all(|channel| channel.job.min_ntime.is_some()) {
             return Ok(false);
         }
-        let message = self.pick("SetNewPrevHash", |m| work::is_work_for(id, m).then(|| m.clone())).await?;
-        channel.take_tip(job_id, &message)?;
+        let message = self.pick("SetNewPrevHash", is_work).await?;
+        for channel in channels {
+            channel.take_tip(job_id, &message)?;
+        }
         Ok(true)
+    }
+
+    /// Takes the first of the messages that came while something else was awaited for which `pick` gives
+    /// something.
+    pub fn heard<T>(&mut self, pick: impl Fn(&MiningOwned) -> Option<T>) -> Option<T> {
+        let found = self.waiting.iter().enumerate().find_map(|(at, message)| match message {
+            Message::Mining(message) => Some((at, pick(message)?)),
+            Message::Common(_) => None,
+        });
+        let (at, picked) = found?;
+        self.waiting.remove(at);
+        Some(picked)
     }
 
     /// The next message.

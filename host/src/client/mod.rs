@@ -211,6 +211,10 @@ fn handle(message: Mining<'_>, work: &mut MinerWork) -> Result<Option<MinerEvent
             work.set_target(Target::from_le_bytes(*m.maximum_target.as_array()));
             return Ok(None);
         }
+        Mining::SetExtranoncePrefix(m) => {
+            work.set_prefix(m.extranonce_prefix.as_bytes());
+            return Ok(None);
+        }
         Mining::SubmitSharesSuccess(m) => MinerEvent::Accepted { count: m.new_submits_accepted_count },
         Mining::SubmitSharesError(m) => MinerEvent::Rejected { code: m.error_code.as_utf8_or_hex() },
         Mining::CloseChannel(m) => {

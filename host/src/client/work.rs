@@ -85,6 +85,11 @@ impl MinerWork {
         }
     }
 
+    /// For jobs that come after it.
+    pub(super) fn set_prefix(&mut self, prefix: &[u8]) {
+        self.prefix = prefix.to_vec();
+    }
+
     /// True when the job is active at once.
     pub(super) fn standard_job(&mut self, m: &NewMiningJob<'_>) -> bool {
         let merkle_root = TxMerkleNode::from_byte_array(*m.merkle_root.as_array());

@@ -27,11 +27,11 @@ mod value;
 pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
-pub use value::ByteSize;
 pub use sections::{
-    Api, Coinbase, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger, Miners, NodeSource,
-    PolicyEntry, Pool, Record, SECTIONS, Swap,
+    Api, Coinbase, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger, Miners,
+    NodeSource, PolicyEntry, Pool, Record, SECTIONS, Swap, Switch,
 };
+pub use value::ByteSize;
 
 use crate::gate::mode::Mode;
 use bitcoin::{Network, ScriptBuf};

@@ -28,7 +28,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     // same when the mode is not known: what is missing then is a guess.
     let serves = mode.is_some_and(Mode::serves_miners);
     reader.lenient = !serves;
-    let miners = Miners::read(reader, "miners");
+    let miners = miners(reader);
     let pool = Pool::read(reader, "pool");
     let ledger = Ledger::read(reader, "ledger");
     reader.lenient = false;
@@ -141,6 +141,15 @@ fn coinbase(reader: &mut Reader, source: Option<&Source>) -> Option<Coinbase> {
             None
         }
     }
+}
+
+fn miners(reader: &mut Reader) -> Option<Miners> {
+    let miners = Miners::read(reader, "miners")?;
+    if miners.users_file.is_some() && miners.users_url.is_some() {
+        reader.fault("miners", "users_url", "stands beside users_file; give one of the two ways");
+        return None;
+    }
+    Some(miners)
 }
 
 fn gate(reader: &mut Reader) -> Option<Gate> {

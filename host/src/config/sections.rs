@@ -136,6 +136,12 @@ section! {
         certificate_validity: Duration = default("1h"), within("1m", "720h");
         /// Connections served at once.
         max_connections: u32 = default("10000"), between(1, 1_000_000);
+        /// Connections served at once from one address (of IPv6: one /64).
+        max_connections_per_address: u32 = default("2000"), between(1, 1_000_000);
+        /// Noise handshakes under way at once.
+        max_handshakes: u32 = default("1000"), between(1, 1_000_000);
+        /// Noise handshakes under way at once from one address.
+        max_handshakes_per_address: u32 = default("100"), between(1, 1_000_000);
         /// How long the Noise handshake may take.
         handshake_timeout: Duration = default("5s"), within("100ms", "5m");
         /// How long after the handshake a channel must be open.
@@ -144,8 +150,29 @@ section! {
         idle_timeout: Duration = default("10m"), within("1s", "24h");
         /// Channels on one connection.
         max_channels_per_connection: u32 = default("64"), between(1, 100_000);
+        /// Channels on all connections.
+        max_channels: u32 = default("200000"), between(1, 10_000_000);
+        /// Shares a second that one connection may send.
+        max_shares_per_second: u32 = default("1000"), between(1, 1_000_000);
+        /// Shares of one connection that may wait for the pool's answer.
+        max_unanswered_shares: u32 = default("10000"), between(1, 100_000);
         /// Shares that each channel's difficulty aims at.
         shares_per_minute: f64 = default("6"), between(0.1, 600.0);
+        /// Whether difficulties follow the shares that are accepted: "on", or "off" to keep the first one.
+        vardiff: Switch = default("on");
+        /// The lowest difficulty of a channel, unless the network's is lower; 0 for no bound.
+        min_difficulty: f64 = default("0.0001"), between(0.0, 1e15);
+        /// Shares that one SubmitShares.Success answers at most on a standard channel; some firmware counts
+        /// messages.
+        standard_success_batch: u32 = default("1"), between(1, 10_000);
+        /// Shares that one SubmitShares.Success answers at most on an extended channel.
+        extended_success_batch: u32 = default("64"), between(1, 10_000);
+        /// A file of those who may mine, one account a line; it is read again when it changes.
+        users_file: Option<PathBuf> = optional();
+        /// Where the pool is asked who may mine; without this and a file everybody may.
+        users_url: Option<Url> = optional();
+        /// How long the pool may take to say who may mine.
+        users_timeout: Duration = default("2s"), within("10ms", "1m");
     }
 
     /// The pool backend that receives shares.
@@ -209,6 +236,15 @@ pub enum HeldShares {
     Refuse,
 }
 
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
 /// What is shown in the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Console {
@@ -236,6 +272,7 @@ macro_rules! names {
 }
 names!(SourceKind { "node" => Node, "embedded" => Embedded }, r#"a source; write "node" or "embedded""#);
 names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
+names!(Switch { "on" => On, "off" => Off }, r#"a switch; write "on" or "off""#);
 names!(Enforcement { "enforce" => Enforce, "monitor" => Monitor }, r#"a choice; write "enforce" or "monitor""#);
 names!(Console { "text" => Text, "off" => Off }, r#"a choice; write "text" or "off""#);
 

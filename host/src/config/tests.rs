@@ -407,6 +407,25 @@ fn no_secret_is_in_the_debug_text_of_a_configuration() {
 }
 
 #[test]
+fn users_are_known_in_one_way() {
+    let with = |keys: &str| GOOD.replace("listen =", &format!("{keys}\nlisten ="));
+    let both = with("users_file = \"users\"\nusers_url = \"http://127.0.0.1:1/\"");
+    assert_eq!(
+        faults(&both, &SECRETS),
+        ["conf/gateway.toml:9:13: [miners] users_url: stands beside users_file; give one of the two ways"]
+    );
+    let file = parse(&with("users_file = \"users\""), &SECRETS).expect("a good configuration");
+    let miners = file.serving.expect("inline serves miners").miners;
+    assert_eq!(miners.users_file.as_deref(), Some(Path::new("conf/users")));
+    assert_eq!((miners.vardiff, miners.min_difficulty), (Switch::On, 0.0001));
+    let switch = with("vardiff = \"yes\"");
+    assert_eq!(
+        faults(&switch, &SECRETS),
+        [r#"conf/gateway.toml:8:11: [miners] vardiff: "yes" is not a switch; write "on" or "off""#]
+    );
+}
+
+#[test]
 fn keys_that_wait_for_a_restart_are_named_and_policies_are_not_among_them() {
     let old = parse(GOOD, &SECRETS).expect("loads");
     assert_eq!(old.restart_keys(&old), Vec::<String>::new());

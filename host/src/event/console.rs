@@ -163,8 +163,16 @@ impl Line {
                 );
                 line("miner", CYAN, text)
             }
-            Event::ChannelRefused { connection, reason, detail } => {
-                line("miner", YELLOW, format!("#{connection} got no channel: {reason}: {detail}"))
+            Event::TargetChanged(e) => {
+                let text = format!(
+                    "{} on #{} goes to difficulty {:.6}: {:.3e} H/s, {} shares in {:.0} s",
+                    e.user_identity, e.connection, e.difficulty, e.hashrate, e.shares, e.window_s
+                );
+                line("miner", DIM, text)
+            }
+            Event::ChannelRefused { connection, user_identity, reason, detail } => {
+                let text = format!("{user_identity} on #{connection} got no channel: {reason}: {detail}");
+                line("miner", YELLOW, text)
             }
             Event::ShareAccepted(e) => {
                 let held = if e.held { ", held" } else { "" };

@@ -33,7 +33,8 @@ pub enum Event {
     WorkFailed { reason: Reason, detail: String },
     ConnectionClosed(ConnectionClosed),
     ChannelOpened(ChannelOpened),
-    ChannelRefused { connection: u64, reason: Reason, detail: String },
+    TargetChanged(TargetChanged),
+    ChannelRefused { connection: u64, user_identity: String, reason: Reason, detail: String },
     ShareAccepted(ShareAccepted),
     ShareRejected(ShareRejected),
     ShareForwardResult(ShareForwardResult),
@@ -293,8 +294,29 @@ pub struct ChannelOpened {
     pub kind: &'static str,
     /// Who mines.
     pub user_identity: String,
+    /// What the client says it is: vendor, hardware, firmware, id; may be empty.
+    pub device: String,
     /// Difficulty of its shares.
     pub difficulty: f64,
+}
+
+/// A channel's difficulty follows its accepted shares.
+#[derive(Debug, Serialize)]
+pub struct TargetChanged {
+    /// Number of the connection.
+    pub connection: u64,
+    /// The channel's id on it.
+    pub channel: u32,
+    /// Who mines.
+    pub user_identity: String,
+    /// The new difficulty, for later jobs.
+    pub difficulty: f64,
+    /// What the accepted shares show, hashes a second.
+    pub hashrate: f64,
+    /// The time they were counted over, seconds.
+    pub window_s: f64,
+    /// How many they were.
+    pub shares: u64,
 }
 
 /// The first of a share's two events: the miner is told Success.
@@ -304,6 +326,9 @@ pub struct ShareAccepted {
     pub share_id: String,
     /// Who mined it.
     pub user_identity: String,
+    /// Which machine behind a proxy, where the proxy says so (SV2 extension 0x0002).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
     /// Number of the connection.
     pub connection: u64,
     /// The channel's id on it.

@@ -18,15 +18,16 @@ mod source;
 
 use crate::{
     api::Api,
-    config::{Config, Console, HeldShares, NodeAuth, Serving, Source},
+    config::{Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
     event::{self, Event, EventWriter, Events, schema},
     gate::{Gate, Timings},
     ledger::{self, LedgerTasks, forward::ForwardConfig},
-    miner::{Limits, Server, ServerParts, Work},
+    miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
     reason::Reason,
     record::Recorder,
+    share::target,
     swap::{self, Swaps},
     template::{
         CoinbaseSpec, TemplateSource,
@@ -341,18 +342,42 @@ async fn serve(
     let (ledger, ledger_tasks) = ledger::open(&folder, forward, events.clone())?;
     let (blocks, solved) = mpsc::channel(MAX_BLOCKS_WAITING);
     let limits = Limits {
-        max_connections: miners.max_connections as usize,
+        door: DoorLimits {
+            connections: miners.max_connections as usize,
+            connections_per_source: miners.max_connections_per_address as usize,
+            handshakes: miners.max_handshakes as usize,
+            handshakes_per_source: miners.max_handshakes_per_address as usize,
+        },
+        max_channels: miners.max_channels as usize,
         max_channels_per_connection: miners.max_channels_per_connection as usize,
+        max_shares_per_second: miners.max_shares_per_second,
+        max_unanswered_shares: miners.max_unanswered_shares as usize,
         handshake_timeout: miners.handshake_timeout,
         setup_timeout: miners.setup_timeout,
         idle_timeout: miners.idle_timeout,
-        shares_per_minute: miners.shares_per_minute,
+        terms: Terms {
+            shares_per_minute: miners.shares_per_minute,
+            easiest: target::from_difficulty(miners.min_difficulty),
+            vardiff: miners.vardiff == Switch::On,
+        },
+        standard_success_batch: miners.standard_success_batch,
+        extended_success_batch: miners.extended_success_batch,
         accept_held_shares: config.gate.held_shares == HeldShares::Accept,
     };
     let parts = ServerParts {
         limits,
         authority,
         certificate_validity: miners.certificate_validity,
+        users: match (&miners.users_file, &miners.users_url) {
+            (Some(file), _) => UserCheck::File(file.clone()),
+            (None, Some(url)) => UserCheck::Pool(PoolQuestions {
+                url: url.clone(),
+                timeout: miners.users_timeout,
+                key_id: pool.key_id.clone(),
+                secret: pool.secret.expose().as_bytes().to_vec(),
+            }),
+            (None, None) => UserCheck::Open,
+        },
         work,
         ledger,
         blocks,

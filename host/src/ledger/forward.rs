@@ -5,7 +5,7 @@
 //! credentials) is not an answer, and the batch is sent again later with backoff and jitter. A 4xx on
 //! a batch is narrowed down by halves, so that one bad share does not take others with it.
 
-use super::{Command, sign};
+use super::{Command, Permit, sign};
 use crate::{
     event::{Event, Events, schema, unix_ms},
     reason::Reason,
@@ -18,7 +18,7 @@ use std::{
     io,
     time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub struct Forwardable {
     /// How often it was sent.
     pub attempts: u32,
     /// Its place in the bounded backlog; `None` for shares of an earlier run.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub permit: Option<Permit>,
 }
 
 /// The backend and how to talk to it.

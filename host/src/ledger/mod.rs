@@ -51,7 +51,7 @@ struct NewShare {
     record: schema::ShareAccepted,
     ack: Ack,
     reply: AckSender,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 enum Command {
@@ -67,6 +67,9 @@ pub struct Ledger {
     backlog: Arc<Semaphore>,
 }
 
+/// A share's places in what may be unanswered: of this gateway, and of its connection.
+pub type Permit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
 /// Who a share came from and how it is answered.
 pub struct Origin {
     /// Number of the connection.
@@ -77,10 +80,14 @@ pub struct Origin {
     pub sequence_number: u32,
     /// Who mined it.
     pub user_identity: String,
+    /// Which machine behind a proxy.
+    pub worker: Option<String>,
     /// The difficulty it is credited with.
     pub difficulty: f64,
     /// Mined while newer work was held back.
     pub held: bool,
+    /// Its place in what its connection may have unanswered by the backend.
+    pub quota: OwnedSemaphorePermit,
 }
 
 impl Ledger {
@@ -96,17 +103,19 @@ impl Ledger {
             difficulty: origin.difficulty,
             recorded: Ok(()),
         };
-        let record = accepted(share, origin);
-        let command = Command::Share(Box::new(NewShare { record, ack, reply: reply.clone(), permit }));
+        let (record, quota) = accepted(share, origin);
+        let command =
+            Command::Share(Box::new(NewShare { record, ack, reply: reply.clone(), permit: (permit, quota) }));
         self.commands.send(command).map_err(|_| Reason::ShareLedgerFull)
     }
 }
 
-fn accepted(share: &ValidShare, origin: Origin) -> schema::ShareAccepted {
+fn accepted(share: &ValidShare, origin: Origin) -> (schema::ShareAccepted, OwnedSemaphorePermit) {
     let template = &share.job.template;
-    schema::ShareAccepted {
+    let record = schema::ShareAccepted {
         share_id: share.hash.to_string(),
         user_identity: origin.user_identity,
+        worker: origin.worker,
         connection: origin.connection,
         channel: origin.channel_id,
         job: share.job.serial,
@@ -120,7 +129,8 @@ fn accepted(share: &ValidShare, origin: Origin) -> schema::ShareAccepted {
         extranonce: hex::encode(share.extranonce),
         held: origin.held,
         solves_block: share.solves_block,
-    }
+    };
+    (record, origin.quota)
 }
 
 /// The running parts of a ledger, to be ended with [`LedgerTasks::drain`].

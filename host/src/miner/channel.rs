@@ -1,18 +1,31 @@
-//! One mining channel: who mines on it, which jobs it has, and what counts as a share.
+//! One mining channel: who mines on it, which jobs it has with which target, and what counts as a share.
+//!
+//! A job keeps the target that was in force when it was sent; a new target is for later jobs (SV2
+//! specification 05, SetTarget). Where the target comes from: `vardiff`, within the bounds of miner, pool
+//! and network.
 
-use super::{PREFIX_LEN, ROLLABLE_LEN};
+use super::{
+    PREFIX_LEN, ROLLABLE_LEN,
+    vardiff::{Estimate, Vardiff, WORTH_IT},
+};
 use crate::{
     job::{EXTRANONCE_LEN, Job},
     reason::Reason,
-    share::{self, ChannelJob, Seen, Submission, ValidShare, target},
+    share::{
+        self, ChannelJob, Seen, Submission, ValidShare,
+        target::{self, Bounds},
+    },
 };
 use bitcoin::{BlockHash, Target, TxMerkleNode};
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Jobs on the current tip that shares are still taken for.
 const MAX_JOBS: usize = 8;
 /// Ids of older jobs that are answered with "stale" rather than "unknown".
 const MAX_RETIRED: usize = 64;
+/// A change of target that is not worth a message, as a natural logarithm.
+const UNNOTICED: f64 = 0.05;
 
 /// What the miner varies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,45 +45,79 @@ impl Kind {
     }
 }
 
+/// What a client asked for when it opened a channel.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) kind: Kind,
+    pub(super) user_identity: String,
+    pub(super) nominal_hashrate: f32,
+    pub(super) max_target: Target,
+}
+
+/// What the pool wants of every channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Shares a minute to aim at.
+    pub shares_per_minute: f64,
+    /// The easiest target.
+    pub easiest: Target,
+    /// Targets follow the accepted shares.
+    pub vardiff: bool,
+}
+
 pub(super) struct Channel {
     pub(super) id: u32,
     pub(super) kind: Kind,
     pub(super) user_identity: String,
     pub(super) target: Target,
     prefix: [u8; PREFIX_LEN],
+    terms: Terms,
+    /// What the client said; a first guess.
     nominal_hashrate: f32,
+    /// What the target is made for, hashes a second.
+    hashrate: f64,
     max_target: Target,
-    shares_per_minute: f64,
+    vardiff: Vardiff,
     tip: Option<BlockHash>,
-    jobs: VecDeque<(ChannelJob, Option<TxMerkleNode>)>,
+    jobs: VecDeque<Held>,
     retired: VecDeque<u32>,
     seen: Seen,
+    /// One of the channels that the gateway may have.
+    _place: OwnedSemaphorePermit,
 }
 
-/// What a client asked for when it opened a channel.
-pub(super) struct Request {
-    pub(super) kind: Kind,
-    pub(super) user_identity: String,
-    pub(super) nominal_hashrate: f32,
-    pub(super) max_target: Target,
-    pub(super) shares_per_minute: f64,
+/// A job, and on a standard channel its merkle root, once somebody needed it.
+struct Held {
+    job: ChannelJob,
+    merkle_root: Option<TxMerkleNode>,
 }
 
 impl Channel {
-    pub(super) fn open(id: u32, prefix: [u8; PREFIX_LEN], request: Request, job: Option<&Job>) -> Self {
+    pub(super) fn open(
+        id: u32,
+        prefix: [u8; PREFIX_LEN],
+        request: Request,
+        terms: Terms,
+        job: Option<&Job>,
+        place: OwnedSemaphorePermit,
+        now: Instant,
+    ) -> Self {
         let mut channel = Self {
             id,
             kind: request.kind,
             user_identity: request.user_identity,
             target: target::easiest(),
             prefix,
+            terms,
             nominal_hashrate: request.nominal_hashrate,
+            hashrate: f64::from(request.nominal_hashrate),
             max_target: request.max_target,
-            shares_per_minute: request.shares_per_minute,
+            vardiff: Vardiff::new(terms.shares_per_minute, now),
             tip: None,
-            jobs: VecDeque::with_capacity(MAX_JOBS),
+            jobs: VecDeque::new(),
             retired: VecDeque::new(),
             seen: Seen::default(),
+            _place: place,
         };
         channel.retarget(job);
         channel
@@ -85,32 +132,64 @@ impl Channel {
     }
 
     /// Takes over what UpdateChannel says; true when the target changed.
-    pub(super) fn update(&mut self, nominal_hashrate: f32, max_target: Target, job: Option<&Job>) -> bool {
-        self.nominal_hashrate = nominal_hashrate;
+    pub(super) fn update(
+        &mut self,
+        nominal_hashrate: f32,
+        max_target: Target,
+        job: Option<&Job>,
+        now: Instant,
+    ) -> bool {
         self.max_target = max_target;
+        if let Some(hashrate) = self.told(nominal_hashrate) {
+            self.nominal_hashrate = nominal_hashrate;
+            self.hashrate = hashrate;
+            self.vardiff.restart(now);
+        }
         self.retarget(job)
     }
 
-    /// Fits the target to hash rate and network; true when it changed. Jobs that are out keep theirs.
+    /// What a hash rate that the client says anew makes of the one that is aimed at. Once shares have been
+    /// seen it is only believed by how much it changed: a proxy knows when a farm joins it, and what it
+    /// says each second must not undo what its shares have shown.
+    fn told(&self, nominal_hashrate: f32) -> Option<f64> {
+        let (before, said) = (f64::from(self.nominal_hashrate), f64::from(nominal_hashrate));
+        if !self.terms.vardiff || before == 0.0 {
+            return (said != before).then_some(said);
+        }
+        let factor = said / before;
+        (said > 0.0 && factor.ln().abs() > WORTH_IT).then_some(self.hashrate * factor)
+    }
+
+    /// Fits the target to hash rate and bounds; true when it changed. Jobs that are out keep theirs.
     pub(super) fn retarget(&mut self, job: Option<&Job>) -> bool {
-        let network_target = job.map_or(Target::ZERO, |job| job.network_target);
-        let target = target::for_hashrate(
-            self.nominal_hashrate,
-            self.shares_per_minute,
-            self.max_target,
-            network_target,
-        );
+        let target = self.target_for(self.hashrate, job);
         std::mem::replace(&mut self.target, target) != target
     }
 
-    /// Adds a job under `job_id`. Gives the merkle root for a standard channel, and whether the tip is
-    /// another than that of the job before.
-    pub(super) fn add_job(
-        &mut self,
-        job_id: u32,
-        job: &Arc<Job>,
-        min_ntime: u32,
-    ) -> (Option<TxMerkleNode>, bool) {
+    fn target_for(&self, hashrate: f64, job: Option<&Job>) -> Target {
+        let network = job.map_or(Target::ZERO, |job| job.network_target);
+        let bounds = Bounds { miner: self.max_target, pool: self.terms.easiest, network };
+        target::for_hashrate(hashrate, self.terms.shares_per_minute, bounds)
+    }
+
+    /// Looks whether the accepted shares ask for another target; gives what they were when it changed.
+    pub(super) fn adjust(&mut self, job: Option<&Job>, now: Instant) -> Option<Estimate> {
+        if !self.terms.vardiff {
+            return None;
+        }
+        let hashes = target::expected_hashes(self.target);
+        let hashrate = self.vardiff.look(hashes, now)?;
+        let target = self.target_for(hashrate, job);
+        if (target::expected_hashes(target) / hashes).ln().abs() < UNNOTICED {
+            // It is at one of its bounds.
+            return None;
+        }
+        (self.hashrate, self.target) = (hashrate, target);
+        Some(self.vardiff.estimate(now))
+    }
+
+    /// Adds a job under `job_id`; true when the tip is another than that of the job before.
+    pub(super) fn add_job(&mut self, job_id: u32, job: &Arc<Job>, min_ntime: u32) -> bool {
         let new_tip = self.tip != Some(job.previous_block_hash());
         if new_tip {
             self.tip = Some(job.previous_block_hash());
@@ -118,11 +197,21 @@ impl Channel {
         } else if self.jobs.len() == MAX_JOBS {
             self.retire_oldest();
         }
-        let merkle_root =
-            (self.kind == Kind::Standard).then(|| job.merkle_root(&self.extranonce(&[0; ROLLABLE_LEN])));
-        let channel_job = ChannelJob { job_id, job: job.clone(), target: self.target, min_ntime };
-        self.jobs.push_back((channel_job, merkle_root));
-        (merkle_root, new_tip)
+        let job = ChannelJob { job_id, job: job.clone(), target: self.target, min_ntime };
+        self.jobs.push_back(Held { job, merkle_root: None });
+        new_tip
+    }
+
+    /// The smallest time of the newest job, Unix seconds.
+    pub(super) fn newest_ntime(&self) -> u32 {
+        self.jobs.back().map_or(0, |held| held.job.min_ntime)
+    }
+
+    /// The merkle root of the newest job; only a standard channel has one of its own.
+    pub(super) fn newest_merkle_root(&mut self) -> Option<TxMerkleNode> {
+        let extranonce = self.extranonce(&[0; ROLLABLE_LEN]);
+        let held = self.jobs.back_mut().filter(|_| self.kind == Kind::Standard)?;
+        Some(held.merkle_root(&extranonce))
     }
 
     /// Judges a submitted share; `rolled` is the miner's part of the extranonce on an extended channel.
@@ -133,17 +222,28 @@ impl Channel {
         rolled: Option<&[u8]>,
         now: u32,
     ) -> Result<ValidShare, Reason> {
-        let Some((channel_job, merkle_root)) = self.jobs.iter().find(|(job, _)| job.job_id == job_id) else {
+        let rolled = rolled.map(<[u8; ROLLABLE_LEN]>::try_from);
+        let kind = self.kind;
+        let extranonce = match &rolled {
+            Some(Ok(rolled)) => self.extranonce(rolled),
+            _ => self.extranonce(&[0; ROLLABLE_LEN]),
+        };
+        let Some(held) = self.jobs.iter_mut().find(|held| held.job.job_id == job_id) else {
             let known = self.retired.contains(&job_id);
             return Err(if known { Reason::ShareStale } else { Reason::ShareJobUnknown });
         };
-        let rolled: [u8; ROLLABLE_LEN] = match rolled {
-            None => [0; ROLLABLE_LEN],
-            Some(bytes) => bytes.try_into().map_err(|_| Reason::ShareExtranonceSizeInvalid)?,
+        let merkle_root = match (kind, rolled) {
+            (Kind::Standard, None) => held.merkle_root(&extranonce),
+            (Kind::Extended, Some(Ok(_))) => held.job.job.merkle_root(&extranonce),
+            // A standard channel has nothing to roll, an extended one must say all that it rolled.
+            _ => return Err(Reason::ShareExtranonceSizeInvalid),
         };
-        let extranonce = self.extranonce(&rolled);
-        let merkle_root = merkle_root.unwrap_or_else(|| channel_job.job.merkle_root(&extranonce));
-        share::validate(channel_job, submission, extranonce, merkle_root, &mut self.seen, now)
+        share::validate(&held.job, submission, extranonce, merkle_root, &mut self.seen, now)
+    }
+
+    /// The share counts.
+    pub(super) fn accepted(&mut self, share: &ValidShare) {
+        self.vardiff.on_share(target::expected_hashes(share.target));
     }
 
     /// The share was valid but could not be recorded: its miner may send it again.
@@ -152,11 +252,11 @@ impl Channel {
     }
 
     fn retire_oldest(&mut self) -> bool {
-        let Some((job, _)) = self.jobs.pop_front() else { return false };
+        let Some(held) = self.jobs.pop_front() else { return false };
         if self.retired.len() == MAX_RETIRED {
             self.retired.pop_front();
         }
-        self.retired.push_back(job.job_id);
+        self.retired.push_back(held.job.job_id);
         true
     }
 
@@ -167,3 +267,14 @@ impl Channel {
         extranonce
     }
 }
+
+impl Held {
+    /// On a standard channel; hashed the first time.
+    fn merkle_root(&mut self, extranonce: &[u8; EXTRANONCE_LEN]) -> TxMerkleNode {
+        *self.merkle_root.get_or_insert_with(|| self.job.job.merkle_root(extranonce))
+    }
+}
+
+#[cfg(test)]
+#[path = "channel_tests.rs"]
+mod tests;

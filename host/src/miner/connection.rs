@@ -1,9 +1,11 @@
 //! One connection: the handshake, then a loop over socket, work, acknowledgements and deadlines.
 
 use super::{
-    Shared, Work, begun,
+    Shared, Work,
+    admission::Pass,
+    begun, hello,
     outbox::{Close, Outbox},
-    session::Session,
+    session::{Question, Session},
 };
 use crate::{
     ledger::Ack,
@@ -37,12 +39,14 @@ pub(super) async fn serve(
     number: u64,
     shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
+    mut pass: Pass,
 ) -> Close {
     // Without it the last segment of every burst waits for the peer's delayed ACK.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
     match Connection::start(reader, writer, number, shared, shutdown).await {
         Ok(mut connection) => {
+            pass.shaken();
             let close = connection.run().await;
             // What was said last (a refusal, CloseChannel) should arrive, but nobody waits for it long.
             let farewell = async {
@@ -56,6 +60,9 @@ pub(super) async fn serve(
     }
 }
 
+/// Whether a user may mine, with the ticket of the question.
+type Answer = (u64, Result<(), Reason>);
+
 struct Connection {
     reader: OwnedReadHalf,
     writer: OwnedWriteHalf,
@@ -63,11 +70,16 @@ struct Connection {
     outbox: Outbox,
     session: Session,
     acks: mpsc::Receiver<Ack>,
+    acked: Vec<Ack>,
+    answers: mpsc::Receiver<Answer>,
+    answering: mpsc::Sender<Answer>,
     work: watch::Receiver<Work>,
     shutdown: watch::Receiver<bool>,
     shared: Arc<Shared>,
     chunk: Box<[u8]>,
     last_read: Instant,
+    /// When silent channels are looked at again.
+    next_tick: Instant,
     /// When a peer without a channel has had its time; starts anew when its last channel closes.
     setup_deadline: Instant,
 }
@@ -87,6 +99,8 @@ impl Connection {
         };
         let (sealer, opener) = transport.split();
         let (ack_sender, acks) = mpsc::channel(MAX_IN_FLIGHT);
+        let (answering, answers) = mpsc::channel(8);
+        let now = Instant::now();
         let mut work = shared.work.clone();
         let current = work.borrow_and_update().clone();
         if let Some(reason) = current.closed {
@@ -98,13 +112,17 @@ impl Connection {
             writer,
             decoder: FrameDecoder::new(opener, Side::Client),
             outbox: Outbox::new(sealer),
-            session: Session::new(number, shared.clone(), ack_sender, current),
+            session: Session::new(number, shared.clone(), ack_sender, current, now.into_std()),
             acks,
+            acked: Vec::new(),
+            answers,
+            answering,
             work,
             shutdown,
             chunk: vec![0; READ_LEN].into_boxed_slice(),
-            last_read: Instant::now(),
-            setup_deadline: Instant::now() + shared.limits.setup_timeout,
+            last_read: now,
+            next_tick: now + tick(&shared),
+            setup_deadline: now + shared.limits.setup_timeout,
             shared,
         })
     }
@@ -137,11 +155,21 @@ impl Connection {
                 let work = self.work.borrow_and_update().clone();
                 self.session.on_work(work, &mut self.outbox)?;
             }
-            Some(ack) = self.acks.recv() => self.session.on_ack(ack, &mut self.outbox)?,
+            _ = self.acks.recv_many(&mut self.acked, MAX_IN_FLIGHT) => {
+                self.session.on_acks(self.acked.drain(..), &mut self.outbox)?;
+            }
+            Some((ticket, answer)) = self.answers.recv() => {
+                self.session.on_answer(ticket, answer, std::time::Instant::now(), &mut self.outbox)?;
+            }
+            () = tokio::time::sleep_until(self.next_tick), if self.session.has_channels() => {
+                let now = Instant::now();
+                self.next_tick = now + tick(&self.shared);
+                self.session.on_tick(now.into_std(), &mut self.outbox)?;
+            }
             read = self.reader.read(&mut self.chunk), if self.session.in_flight() < MAX_IN_FLIGHT => {
                 let length = read.map_err(|error| Close::new(Reason::ConnectionClosed, error.to_string()))?;
                 if length == 0 {
-                    return Err(Close::new(Reason::ConnectionClosed, ""));
+                    return Err(Close::new(Reason::ConnectionClosed, self.why_gone()));
                 }
                 self.last_read = Instant::now();
                 self.decoder.push(&self.chunk[..length]);
@@ -150,7 +178,21 @@ impl Connection {
         }
         // After every event: an acknowledgement, too, makes room for frames that were read before.
         self.frames()?;
+        for Question { ticket, user } in self.session.questions() {
+            let (users, answering) = (self.shared.users.clone(), self.answering.clone());
+            // Ends by its timeout; when the connection is gone by then, nobody hears the answer.
+            tokio::spawn(async move { answering.send((ticket, users.ask(&user).await)).await });
+        }
         self.flush().await
+    }
+
+    /// What people should know about a peer that hung up.
+    fn why_gone(&self) -> &'static str {
+        if self.session.is_set_up() {
+            ""
+        } else {
+            "the peer left right after the handshake: it probably expects another authority key"
+        }
     }
 
     fn frames(&mut self) -> Result<(), Close> {
@@ -158,7 +200,12 @@ impl Connection {
             let frame =
                 self.decoder.next_frame().map_err(|error| Close::new(error.reason(), error.to_string()))?;
             match frame {
-                Some(frame) => self.session.on_frame(frame, &mut self.outbox)?,
+                Some(frame) => {
+                    self.session.on_frame(frame, std::time::Instant::now(), &mut self.outbox)?;
+                    if self.session.is_set_up() {
+                        self.decoder.set_up();
+                    }
+                }
                 None => break,
             }
         }
@@ -170,7 +217,7 @@ impl Connection {
         let reason = Reason::ShutdownDrain;
         while self.session.in_flight() > 0 {
             let Some(ack) = self.acks.recv().await else { break };
-            if let Err(close) = self.session.on_ack(ack, &mut self.outbox) {
+            if let Err(close) = self.session.on_acks([ack], &mut self.outbox) {
                 return close;
             }
         }
@@ -205,11 +252,27 @@ async fn handshake(
 ) -> Result<Transport, Close> {
     let deadline = Instant::now() + shared.limits.handshake_timeout;
     let mut act1 = [0; ACT1_LEN];
-    by(deadline, reader.read_exact(&mut act1)).await?;
+    let mut length = 0;
+    while length < ACT1_LEN {
+        let read = by(deadline, reader.read(&mut act1[length..])).await?;
+        if read == 0 {
+            let detail = format!("the peer left after {length} of {ACT1_LEN} bytes of its first message");
+            return Err(Close::new(Reason::NoiseHandshakeFailed, detail));
+        }
+        length += read;
+        if let Some(foreign) = hello::foreign(&act1[..length]) {
+            return Err(Close::new(Reason::NoiseHandshakeFailed, foreign));
+        }
+    }
     let (act2, transport) = noise::respond(&shared.identities.current(), &act1)
         .map_err(|error| Close::new(Reason::NoiseHandshakeFailed, error.to_string()))?;
     by(deadline, writer.write_all(&act2)).await?;
     Ok(transport)
+}
+
+/// How often silent channels are looked at: about as often as three shares should come.
+fn tick(shared: &Shared) -> Duration {
+    Duration::from_secs_f64((180.0 / shared.limits.terms.shares_per_minute).clamp(1.0, 60.0))
 }
 
 async fn by<T>(deadline: Instant, action: impl Future<Output = io::Result<T>>) -> Result<T, Close> {

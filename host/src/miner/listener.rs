@@ -1,11 +1,16 @@
-//! Accepting connections: a permit first, then a task, and at the end a drain that waits for all.
+//! Accepting connections: a place first, then a task, and at the end a drain that waits for all.
 
-use super::{Extranonces, Identities, Limits, Shared, Solved, Work, begun, connection, outbox::Close};
+use super::{
+    Extranonces, Identities, Limits, Shared, Solved, Work,
+    admission::Door,
+    begun, connection,
+    outbox::Close,
+    users::{UserCheck, Users},
+};
 use crate::{
     event::{Event, Events, schema},
     ledger::Ledger,
     noise::{AuthorityPublicKey, AuthoritySecretKey},
-    reason::Reason,
 };
 use std::{
     io,
@@ -30,6 +35,8 @@ pub struct ServerParts {
     pub authority: AuthoritySecretKey,
     /// For how long a certificate is valid.
     pub certificate_validity: Duration,
+    /// Who may mine.
+    pub users: UserCheck,
     /// Where work appears.
     pub work: watch::Receiver<Work>,
     /// Where shares are recorded.
@@ -44,7 +51,7 @@ pub struct ServerParts {
 pub struct Server {
     listener: TcpListener,
     authority: AuthorityPublicKey,
-    permits: Arc<Semaphore>,
+    door: Arc<Door>,
     connections: Arc<AtomicU64>,
     shared: Arc<Shared>,
 }
@@ -53,7 +60,7 @@ impl Server {
     /// Binds the address and makes the first certificate.
     ///
     /// # Errors
-    /// When the address cannot be bound.
+    /// When the address cannot be bound, or the file of users cannot be read.
     pub async fn bind(address: SocketAddr, parts: ServerParts) -> io::Result<Self> {
         let listener = TcpListener::bind(address)
             .await
@@ -63,13 +70,15 @@ impl Server {
             limits: parts.limits,
             identities: Identities::new(parts.authority, parts.certificate_validity),
             extranonces: Extranonces::new(),
+            users: Arc::new(Users::new(parts.users)?),
+            channels: Arc::new(Semaphore::new(parts.limits.max_channels)),
             work: parts.work,
             ledger: parts.ledger,
             blocks: parts.blocks,
             events: parts.events,
         });
-        let permits = Arc::new(Semaphore::new(parts.limits.max_connections));
-        Ok(Self { listener, authority, permits, connections: Arc::default(), shared })
+        let door = Door::new(parts.limits.door);
+        Ok(Self { listener, authority, door, connections: Arc::default(), shared })
     }
 
     /// Where it listens.
@@ -94,6 +103,7 @@ impl Server {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         let mut number = 0;
+        tasks.spawn(self.shared.users.clone().follow(shutdown.clone()));
         loop {
             tokio::select! {
                 biased;
@@ -127,22 +137,20 @@ impl Server {
     ) {
         let events = self.shared.events.clone();
         let closed = self.shared.work.borrow().closed;
-        let permit = match (closed, self.permits.clone().try_acquire_owned()) {
-            (None, Ok(permit)) => permit,
-            (closed, _) => {
-                let close = Close::new(closed.unwrap_or(Reason::ConnectionLimitReached), "not accepted");
-                return report(&events, number, peer, close);
-            }
+        let admitted = closed.map_or_else(|| self.door.enter(peer.ip()), Err);
+        let pass = match admitted {
+            Ok(pass) => pass,
+            Err(reason) => return report(&events, number, peer, Close::new(reason, "not accepted")),
         };
         let shared = self.shared.clone();
         let connections = self.connections.clone();
         let shutdown = shutdown.clone();
         connections.fetch_add(1, Ordering::Relaxed);
         tasks.spawn(async move {
-            let close = connection::serve(stream, number, shared, shutdown).await;
+            // Its place is free again before anybody can read that it ended.
+            let close = connection::serve(stream, number, shared, shutdown, pass).await;
             connections.fetch_sub(1, Ordering::Relaxed);
             report(&events, number, peer, close);
-            drop(permit);
         });
     }
 }

@@ -4,19 +4,30 @@
 //! while shares flow. Work reaches all of them through one `watch` channel, so that a slow miner
 //! never holds up a fast one and always sees the newest work, not a queue of old work.
 //!
-//! - `listener`: accepting, permits, drain
-//! - `connection`: one connection's task: socket, deadlines
-//! - `session`: what the messages mean, without the socket
+//! - `listener`: accepting, drain; `admission`: who is let in
+//! - `connection`: one connection's task: socket, deadlines; `hello`: peers that speak something else
+//! - `session`: what the messages mean, without the socket; `rate`: how often a peer may send them
+//! - `users`: who may mine
 //! - `outbox`: what is sent: sealed messages, jobs among them
-//! - `channel`: one mining channel: its jobs, targets and shares
+//! - `channel`: one mining channel: its jobs, targets and shares; `vardiff`: how fast it hashes
 
+mod admission;
 mod channel;
 mod connection;
+mod hello;
 mod listener;
 mod outbox;
+mod rate;
 mod session;
+#[cfg(test)]
+mod testing;
+mod users;
+mod vardiff;
 
+pub use admission::DoorLimits;
+pub use channel::Terms;
 pub use listener::{Server, ServerParts};
+pub use users::{PoolQuestions, UserCheck};
 
 use crate::{
     event::{Events, unix_seconds},
@@ -34,7 +45,8 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use users::Users;
 
 /// What miners are to do at the moment.
 #[derive(Clone, Debug, Default)]
@@ -50,18 +62,28 @@ pub struct Work {
 /// Limits and timings of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once.
-    pub max_connections: usize,
+    /// Connections and handshakes.
+    pub door: DoorLimits,
+    /// Channels on all connections.
+    pub max_channels: usize,
     /// Channels on one connection.
     pub max_channels_per_connection: usize,
+    /// Shares a second of one connection.
+    pub max_shares_per_second: u32,
+    /// Shares of one connection that may wait for the pool's answer.
+    pub max_unanswered_shares: usize,
     /// From accepting the socket to the end of the handshake.
     pub handshake_timeout: Duration,
     /// From the handshake to the first open channel.
     pub setup_timeout: Duration,
     /// Longest silence of a peer.
     pub idle_timeout: Duration,
-    /// Shares a minute a channel should find.
-    pub shares_per_minute: f64,
+    /// What every channel's difficulty is to be.
+    pub terms: Terms,
+    /// Shares that one Success answers on a standard channel.
+    pub standard_success_batch: u32,
+    /// Shares that one Success answers on an extended channel.
+    pub extended_success_batch: u32,
     /// What happens to shares while work is held back: recorded and marked, or refused.
     pub accept_held_shares: bool,
 }
@@ -95,6 +117,9 @@ struct Shared {
     limits: Limits,
     identities: Identities,
     extranonces: Extranonces,
+    users: Arc<Users>,
+    /// Places for channels.
+    channels: Arc<Semaphore>,
     work: watch::Receiver<Work>,
     ledger: Ledger,
     blocks: mpsc::Sender<Solved>,

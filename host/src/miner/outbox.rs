@@ -38,53 +38,89 @@ impl Outbox {
     }
 }
 
-/// Sends a job: on a new tip as a future job and the SetNewPrevHash that names it, otherwise active.
+/// The smallest header time of a job when it is new, Unix seconds.
+pub(super) fn first_ntime(job: &Job) -> u32 {
+    job.template.current_time.max(job.template.min_time)
+}
+
+/// Sends one channel a job: on a tip that is new to it as a future job and the SetNewPrevHash that names
+/// it, otherwise to be mined at once.
 pub(super) fn send_job(
     channel: &mut Channel,
     job: &Arc<Job>,
-    next_job_id: &mut u32,
+    job_id: u32,
+    ntime: u32,
     out: &mut Outbox,
 ) -> Result<(), Close> {
     if channel.retarget(Some(job)) {
         send_target(channel.id, channel.target, out)?;
     }
-    let job_id = *next_job_id;
-    *next_job_id = next_job_id.wrapping_add(1);
-    let template = &job.template;
-    let ntime = template.current_time.max(template.min_time);
-    let (merkle_root, new_tip) = channel.add_job(job_id, job, ntime);
-    let min_ntime = Sv2Option::new((!new_tip).then_some(ntime));
-    let version = template.version.to_consensus().cast_unsigned();
-    match merkle_root {
+    let new_tip = channel.add_job(job_id, job, ntime);
+    match channel.newest_merkle_root() {
         Some(root) => out.send(Mining::NewMiningJob(NewMiningJob {
             channel_id: channel.id,
             job_id,
-            min_ntime,
-            version,
+            min_ntime: Sv2Option::new((!new_tip).then_some(ntime)),
+            version: job.template.version.to_consensus().cast_unsigned(),
             merkle_root: U256::from(root.as_raw_hash().as_byte_array()),
         }))?,
-        None => out.send(Mining::NewExtendedMiningJob(NewExtendedMiningJob {
-            channel_id: channel.id,
-            job_id,
-            min_ntime,
-            version,
-            version_rolling_allowed: true,
-            merkle_path: Seq0255::new(template.facts.merkle_path.iter().map(U256::from).collect())
-                .map_err(impossible)?,
-            coinbase_tx_prefix: job.coinbase_prefix.as_slice().try_into().map_err(impossible)?,
-            coinbase_tx_suffix: job.coinbase_suffix.as_slice().try_into().map_err(impossible)?,
-        }))?,
+        None => send_extended_job(channel.id, job, job_id, (!new_tip).then_some(ntime), out)?,
     }
-    if new_tip {
-        out.send(Mining::SetNewPrevHash(SetNewPrevHash {
-            channel_id: channel.id,
-            job_id,
-            prev_hash: U256::from(template.previous_block_hash.as_byte_array()),
-            min_ntime: ntime,
-            nbits: template.bits.to_consensus(),
-        }))?;
+    if new_tip { send_tip(channel.id, job, job_id, ntime, out) } else { Ok(()) }
+}
+
+/// Sends all channels of a group a job, in one message and, on a new tip, a second one.
+pub(super) fn send_group_job<'a>(
+    group_id: u32,
+    channels: impl Iterator<Item = &'a mut Channel>,
+    job: &Arc<Job>,
+    job_id: u32,
+    out: &mut Outbox,
+) -> Result<(), Close> {
+    let ntime = first_ntime(job);
+    let (mut any, mut new_tip) = (false, false);
+    for channel in channels {
+        if channel.retarget(Some(job)) {
+            send_target(channel.id, channel.target, out)?;
+        }
+        // The same for all: they got their last job together, or at their opening, on the same tip.
+        new_tip = channel.add_job(job_id, job, ntime);
+        any = true;
     }
-    Ok(())
+    if any {
+        send_extended_job(group_id, job, job_id, (!new_tip).then_some(ntime), out)?;
+    }
+    if new_tip { send_tip(group_id, job, job_id, ntime, out) } else { Ok(()) }
+}
+
+fn send_extended_job(
+    channel_id: u32,
+    job: &Job,
+    job_id: u32,
+    min_ntime: Option<u32>,
+    out: &mut Outbox,
+) -> Result<(), Close> {
+    let path = job.template.facts.merkle_path.iter().map(U256::from).collect();
+    out.send(Mining::NewExtendedMiningJob(NewExtendedMiningJob {
+        channel_id,
+        job_id,
+        min_ntime: Sv2Option::new(min_ntime),
+        version: job.template.version.to_consensus().cast_unsigned(),
+        version_rolling_allowed: true,
+        merkle_path: Seq0255::new(path).map_err(impossible)?,
+        coinbase_tx_prefix: job.coinbase_prefix.as_slice().try_into().map_err(impossible)?,
+        coinbase_tx_suffix: job.coinbase_suffix.as_slice().try_into().map_err(impossible)?,
+    }))
+}
+
+fn send_tip(channel_id: u32, job: &Job, job_id: u32, min_ntime: u32, out: &mut Outbox) -> Result<(), Close> {
+    out.send(Mining::SetNewPrevHash(SetNewPrevHash {
+        channel_id,
+        job_id,
+        prev_hash: U256::from(job.template.previous_block_hash.as_byte_array()),
+        min_ntime,
+        nbits: job.template.bits.to_consensus(),
+    }))
 }
 
 pub(super) fn send_target(channel_id: u32, target: Target, out: &mut Outbox) -> Result<(), Close> {

@@ -1,67 +1,113 @@
-//! What the messages of one connection mean: setup, channels, jobs, shares. No socket, no waiting.
+//! What the messages of one connection mean. No socket, no waiting, no clock of its own.
+//!
+//! - `open`: opening, updating and closing channels, and who may
+//! - `shares`: shares and their answers
+//! - here: which message goes where, setup, extensions, new work, difficulty
+//!
+//! Unless the client asked for standard jobs, all channels of a connection are one group: a new job is one
+//! message for all of them (SV2 specification 05, "Group channel"). Job ids come from one counter per
+//! connection, so that jobs of channels and of the group never share one.
+
+mod open;
+mod shares;
+#[cfg(test)]
+mod tests;
 
 use super::{
-    ROLLABLE_LEN, Shared, Solved, Work,
-    channel::{Channel, Kind, Request},
-    outbox::{Close, Outbox, code, impossible, send_job, send_target, text},
+    Shared, Work,
+    channel::{Channel, Kind},
+    outbox::{Close, Outbox, code, first_ntime, impossible, send_group_job, send_job, send_target, text},
+    rate::Bucket,
 };
 use crate::{
     event::{Event, schema, unix_seconds},
-    ledger::{Ack, AckSender, Origin},
+    ledger::AckSender,
     reason::Reason,
     share::{Submission, target},
-    sv2::{Frame, setup},
+    sv2::{Frame, setup, tlv},
+    words::printable,
 };
-use binary_sv2::{Str0255, U256};
+use binary_sv2::Seq064K;
 use bitcoin::Target;
 use common_messages_sv2::{MESSAGE_TYPE_SETUP_CONNECTION, SetupConnection, SetupConnectionError};
-use mining_sv2::{
-    CloseChannel, OpenExtendedMiningChannelSuccess, OpenMiningChannelError, OpenStandardMiningChannelSuccess,
-    SetCustomMiningJobError, SubmitSharesError, SubmitSharesSuccess, UpdateChannelError,
+use extensions_sv2::{
+    EXTENSION_TYPE_EXTENSIONS_NEGOTIATION, MESSAGE_TYPE_REQUEST_EXTENSIONS, RequestExtensions,
+    RequestExtensionsError, RequestExtensionsSuccess,
 };
-use parsers_sv2::{CommonMessages, Mining};
-use std::{collections::BTreeMap, sync::Arc};
+use mining_sv2::{CloseChannel, MESSAGE_TYPE_SUBMIT_SHARES_EXTENDED, SetCustomMiningJobError};
+pub(super) use open::Question;
+use open::{Asked, Opening};
+use parsers_sv2::{CommonMessages, Extensions, ExtensionsNegotiation, Mining};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use tokio::sync::Semaphore;
 
 /// Group of all channels of a connection; channel ids come after it in the same number space.
 const GROUP_CHANNEL_ID: u32 = 1;
-/// Frames of unknown type or extension that a peer may send.
-const UNKNOWN_BUDGET: u32 = 32;
+/// Messages of unknown type that a peer may send at once, and how many a second later.
+const UNKNOWN: (f64, f64) = (32.0, 0.01);
+/// Updates of channels that a peer may send at once, and how many a second later.
+const UPDATES: (f64, f64) = (512.0, 64.0);
+/// Opens a second, once as many as there may be channels have been tried.
+const OPENS_PER_SECOND: f64 = 4.0;
+/// Seconds for which a peer may have saved up its share rate.
+const SHARE_BURST: f64 = 10.0;
+/// Longest text about a device in events, characters.
+const MAX_DEVICE: usize = 128;
 
 pub(super) struct Session {
     number: u64,
     shared: Arc<Shared>,
     acks: AckSender,
     agreed: Option<setup::Agreed>,
+    /// What the peer says it is, for people.
+    device: String,
+    worker_names: bool,
     channels: BTreeMap<u32, Channel>,
-    next_channel_id: u32,
+    opening: Opening,
     next_job_id: u32,
     work: Work,
     /// Job serial that the channels were last given.
     sent: u64,
     in_flight: usize,
-    unknown: u32,
+    /// Shares that the pool may still have to answer for.
+    unanswered: Arc<Semaphore>,
+    unknown: Bucket,
+    updates: Bucket,
+    shares: Bucket,
 }
 
 impl Session {
-    pub(super) fn new(number: u64, shared: Arc<Shared>, acks: AckSender, work: Work) -> Self {
+    pub(super) fn new(number: u64, shared: Arc<Shared>, acks: AckSender, work: Work, now: Instant) -> Self {
         let sent = work.job.as_ref().map_or(0, |job| job.serial);
+        let limits = &shared.limits;
+        let rate = f64::from(limits.max_shares_per_second);
         Self {
             number,
-            shared,
             acks,
             agreed: None,
+            device: String::new(),
+            worker_names: false,
             channels: BTreeMap::new(),
-            next_channel_id: GROUP_CHANNEL_ID + 1,
+            opening: Opening::new(limits.max_channels_per_connection, now),
             next_job_id: 1,
             work,
             sent,
             in_flight: 0,
-            unknown: 0,
+            unanswered: Arc::new(Semaphore::new(limits.max_unanswered_shares)),
+            unknown: Bucket::new(UNKNOWN.0, UNKNOWN.1, now),
+            updates: Bucket::new(UPDATES.0, UPDATES.1, now),
+            shares: Bucket::new(rate * SHARE_BURST, rate, now),
+            shared,
         }
     }
 
     pub(super) fn has_channels(&self) -> bool {
         !self.channels.is_empty()
+    }
+
+    /// SetupConnection has been answered with Success.
+    pub(super) fn is_set_up(&self) -> bool {
+        self.agreed.is_some()
     }
 
     /// Shares that the ledger has not answered for.
@@ -70,42 +116,59 @@ impl Session {
     }
 
     /// Handles one frame.
-    pub(super) fn on_frame(&mut self, mut frame: Frame, out: &mut Outbox) -> Result<(), Close> {
-        let msg_type = frame.header.msg_type;
-        if frame.header.extension != 0 {
-            return self.unknown(frame.header.extension, msg_type);
-        }
-        if self.agreed.is_none() {
-            if msg_type != MESSAGE_TYPE_SETUP_CONNECTION {
+    pub(super) fn on_frame(&mut self, mut frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), Close> {
+        let (extension, msg_type) = (frame.header.extension, frame.header.msg_type);
+        let Some(agreed) = self.agreed else {
+            if extension != 0 || msg_type != MESSAGE_TYPE_SETUP_CONNECTION {
                 let detail = format!("message type 0x{msg_type:02x} came before SetupConnection");
                 return Err(Close::new(Reason::MessageUnexpected, detail));
             }
             return self.setup(&mut frame.payload, out);
+        };
+        match extension {
+            0 => {}
+            EXTENSION_TYPE_EXTENSIONS_NEGOTIATION => return self.extensions(frame, now, out),
+            // Of an extension that the gateway does not know: to be discarded (03, "Extensions").
+            _ => return Ok(()),
         }
         if msg_type == MESSAGE_TYPE_SETUP_CONNECTION {
             return Err(Close::new(Reason::MessageUnexpected, "a second SetupConnection"));
         }
         if parsers_sv2::MiningTypes::try_from(msg_type).is_err() {
-            return self.unknown(0, msg_type);
+            return self.unknown(extension, msg_type, now);
         }
+        let worker = (self.worker_names && msg_type == MESSAGE_TYPE_SUBMIT_SHARES_EXTENDED)
+            .then(|| tlv::worker_name(&frame.payload).map(|name| printable(name, name.len())))
+            .flatten();
         let message = Mining::try_from((msg_type, &mut frame.payload[..])).map_err(|error| {
             Close::new(Reason::FrameDecodeFailed, format!("message type 0x{msg_type:02x}: {error:?}"))
         })?;
         match message {
             Mining::OpenStandardMiningChannel(m) => {
-                let request =
-                    self.request(Kind::Standard, m.user_identity, m.nominal_hash_rate, &m.max_target, 0);
-                self.open(m.request_id, request, out)
+                let asked = Asked {
+                    request_id: m.request_id,
+                    kind: Kind::Standard,
+                    user_identity: m.user_identity.as_bytes(),
+                    nominal_hashrate: m.nominal_hash_rate,
+                    max_target: Target::from_le_bytes(m.max_target.to_array()),
+                    extranonce_size: 0,
+                };
+                self.open(asked, agreed, now, out)
             }
             Mining::OpenExtendedMiningChannel(m) => {
-                let size = usize::from(m.min_extranonce_size);
-                let request =
-                    self.request(Kind::Extended, m.user_identity, m.nominal_hash_rate, &m.max_target, size);
-                self.open(m.request_id, request, out)
+                let asked = Asked {
+                    request_id: m.request_id,
+                    kind: Kind::Extended,
+                    user_identity: m.user_identity.as_bytes(),
+                    nominal_hashrate: m.nominal_hash_rate,
+                    max_target: Target::from_le_bytes(m.max_target.to_array()),
+                    extranonce_size: usize::from(m.min_extranonce_size),
+                };
+                self.open(asked, agreed, now, out)
             }
             Mining::UpdateChannel(m) => {
                 let max_target = Target::from_le_bytes(m.maximum_target.to_array());
-                self.update(m.channel_id, m.nominal_hash_rate, max_target, out)
+                self.update(m.channel_id, m.nominal_hash_rate, max_target, now, out)
             }
             Mining::CloseChannel(m) => {
                 if m.channel_id == GROUP_CHANNEL_ID {
@@ -117,18 +180,24 @@ impl Session {
             }
             Mining::SubmitSharesStandard(m) => {
                 let submission = Submission { nonce: m.nonce, ntime: m.ntime, version: m.version };
-                self.submit(m.channel_id, m.sequence_number, m.job_id, submission, None, out)
+                let share = shares::Submitted { job_id: m.job_id, submission, rolled: None, worker: None };
+                self.submit(m.channel_id, m.sequence_number, share, now, out)
             }
             Mining::SubmitSharesExtended(m) => {
                 let submission = Submission { nonce: m.nonce, ntime: m.ntime, version: m.version };
                 let rolled = Some(m.extranonce.as_bytes());
-                self.submit(m.channel_id, m.sequence_number, m.job_id, submission, rolled, out)
+                let share = shares::Submitted { job_id: m.job_id, submission, rolled, worker };
+                self.submit(m.channel_id, m.sequence_number, share, now, out)
             }
             Mining::SetCustomMiningJob(m) => {
+                let reason = match self.channels.contains_key(&m.channel_id) {
+                    true => Reason::JobDeclarationUnsupported,
+                    false => Reason::ChannelNotFound,
+                };
                 out.send(Mining::SetCustomMiningJobError(SetCustomMiningJobError {
                     channel_id: m.channel_id,
                     request_id: m.request_id,
-                    error_code: code(Reason::JobDeclarationUnsupported),
+                    error_code: code(reason),
                 }))
             }
             _ => {
@@ -145,29 +214,24 @@ impl Session {
             self.close_channels(reason, out)?;
             return Err(Close::new(reason, ""));
         }
-        let Some(job) = self.work.job.clone() else { return Ok(()) };
-        if job.serial != self.sent {
-            self.sent = job.serial;
+        let Some(agreed) = self.agreed.filter(|agreed| !agreed.work_selection) else { return Ok(()) };
+        let Some(job) = self.work.job.clone().filter(|job| job.serial != self.sent) else { return Ok(()) };
+        self.sent = job.serial;
+        if agreed.standard_jobs_only {
             for channel in self.channels.values_mut() {
-                send_job(channel, &job, &mut self.next_job_id, out)?;
+                let job_id = next(&mut self.next_job_id);
+                send_job(channel, &job, job_id, first_ntime(&job), out)?;
             }
+            return Ok(());
         }
-        Ok(())
+        let job_id = next(&mut self.next_job_id);
+        send_group_job(GROUP_CHANNEL_ID, self.channels.values_mut(), &job, job_id, out)
     }
 
-    /// The ledger answered.
-    pub(super) fn on_ack(&mut self, ack: Ack, out: &mut Outbox) -> Result<(), Close> {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        match ack.recorded {
-            // One Success a share: some firmware counts messages, not the count in them.
-            Ok(()) => out.send(Mining::SubmitSharesSuccess(SubmitSharesSuccess {
-                channel_id: ack.channel_id,
-                last_sequence_number: ack.sequence_number,
-                new_submits_accepted_count: 1,
-                new_shares_sum: ack.difficulty.max(1.0) as u64,
-            })),
-            Err(reason) => self.reject(ack.channel_id, ack.sequence_number, reason, out),
-        }
+    /// Time has passed: channels that fell silent get an easier target.
+    pub(super) fn on_tick(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Close> {
+        let channels: Vec<u32> = self.channels.keys().copied().collect();
+        channels.into_iter().try_for_each(|channel_id| self.adjust(channel_id, now, out))
     }
 
     /// Tells every channel that it is over.
@@ -178,9 +242,36 @@ impl Session {
         Ok(())
     }
 
-    fn unknown(&mut self, extension: u16, msg_type: u8) -> Result<(), Close> {
-        self.unknown += 1;
-        if self.unknown <= UNKNOWN_BUDGET {
+    /// Gives a channel another target if its accepted shares ask for one. The jobs that are out keep
+    /// theirs, so the same work follows as a job of its own, with a later time that makes it fresh.
+    fn adjust(&mut self, channel_id: u32, now: Instant, out: &mut Outbox) -> Result<(), Close> {
+        // While work is held back the newest job is one of an old tip: not to be handed out again.
+        let again = !self.work.held && self.gets_jobs();
+        let job = self.work.job.as_ref();
+        let Some(channel) = self.channels.get_mut(&channel_id) else { return Ok(()) };
+        let Some(estimate) = channel.adjust(job.map(|job| &**job), now) else { return Ok(()) };
+        send_target(channel_id, channel.target, out)?;
+        self.shared.events.emit(Event::TargetChanged(schema::TargetChanged {
+            connection: self.number,
+            channel: channel_id,
+            user_identity: channel.user_identity.clone(),
+            difficulty: target::difficulty(channel.target),
+            hashrate: estimate.hashrate,
+            window_s: estimate.window.as_secs_f64(),
+            shares: estimate.shares,
+        }));
+        let Some(job) = job.filter(|_| again) else { return Ok(()) };
+        let ntime = first_ntime(job).max(unix_seconds()).max(channel.newest_ntime().saturating_add(1));
+        let job_id = next(&mut self.next_job_id);
+        send_job(channel, job, job_id, ntime, out)
+    }
+
+    fn gets_jobs(&self) -> bool {
+        self.agreed.is_some_and(|agreed| !agreed.work_selection)
+    }
+
+    fn unknown(&mut self, extension: u16, msg_type: u8, now: Instant) -> Result<(), Close> {
+        if self.unknown.take(now) {
             return Ok(());
         }
         let detail = format!("the last one had extension {extension} and type 0x{msg_type:02x}");
@@ -195,6 +286,7 @@ impl Session {
             let setup: SetupConnection = binary_sv2::from_bytes(payload).map_err(|error| {
                 Close::new(Reason::FrameDecodeFailed, format!("SetupConnection: {error:?}"))
             })?;
+            self.device = device(&setup);
             setup::judge(&setup)
         };
         match judged {
@@ -210,208 +302,48 @@ impl Session {
         }
     }
 
-    fn request(
-        &self,
-        kind: Kind,
-        user_identity: Str0255<'_>,
-        nominal_hashrate: f32,
-        max_target: &U256<'_>,
-        extranonce_size: usize,
-    ) -> Result<Request, Reason> {
-        let max_target = Target::from_le_bytes(*max_target.as_array());
-        let user_identity = std::str::from_utf8(user_identity.as_bytes())
-            .ok()
-            .filter(|user| !user.is_empty() && user.chars().all(is_printable))
-            .ok_or(Reason::UserIdentityInvalid)?;
-        check_channel(nominal_hashrate, max_target)?;
-        if kind == Kind::Extended && self.agreed.is_some_and(|agreed| agreed.standard_jobs_only) {
-            return Err(Reason::ChannelKindNotAllowed);
+    /// Extension 0x0001: agrees on the extensions that both sides know.
+    fn extensions(&mut self, mut frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), Close> {
+        let msg_type = frame.header.msg_type;
+        // Requests count as well: there is no reason for many.
+        self.unknown(frame.header.extension, msg_type, now)?;
+        if msg_type != MESSAGE_TYPE_REQUEST_EXTENSIONS {
+            return Ok(());
         }
-        if extranonce_size > ROLLABLE_LEN {
-            return Err(Reason::ExtranonceSizeUnsupported);
-        }
-        if self.channels.len() >= self.shared.limits.max_channels_per_connection {
-            return Err(Reason::ChannelLimitExceeded);
-        }
-        Ok(Request {
-            kind,
-            user_identity: user_identity.to_owned(),
-            nominal_hashrate,
-            max_target,
-            shares_per_minute: self.shared.limits.shares_per_minute,
-        })
-    }
-
-    fn open(
-        &mut self,
-        request_id: u32,
-        request: Result<Request, Reason>,
-        out: &mut Outbox,
-    ) -> Result<(), Close> {
-        let request = match request {
-            Ok(request) => request,
-            Err(reason) => {
-                let detail = reason.meaning().to_owned();
-                self.shared.events.emit(Event::ChannelRefused { connection: self.number, reason, detail });
-                let error = OpenMiningChannelError { request_id, error_code: code(reason) };
-                return out.send(Mining::OpenMiningChannelError(error));
-            }
-        };
-        let id = self.next_channel_id;
-        self.next_channel_id += 1;
-        let mut channel =
-            Channel::open(id, self.shared.extranonces.next(), request, self.work.job.as_deref());
-        self.shared.events.emit(Event::ChannelOpened(schema::ChannelOpened {
-            connection: self.number,
-            channel: id,
-            kind: channel.kind.name(),
-            user_identity: channel.user_identity.clone(),
-            difficulty: target::difficulty(channel.target),
-        }));
-        let prefix = channel.extranonce_prefix();
-        let target_bytes = channel.target.to_le_bytes();
-        let target = U256::from(&target_bytes);
-        let extranonce_prefix = prefix.as_slice().try_into().map_err(impossible)?;
-        out.send(match channel.kind {
-            Kind::Standard => Mining::OpenStandardMiningChannelSuccess(OpenStandardMiningChannelSuccess {
-                request_id,
-                channel_id: id,
-                target,
-                extranonce_prefix,
-                group_channel_id: GROUP_CHANNEL_ID,
-            }),
-            Kind::Extended => Mining::OpenExtendedMiningChannelSuccess(OpenExtendedMiningChannelSuccess {
-                request_id,
-                channel_id: id,
-                target,
-                extranonce_size: ROLLABLE_LEN as u16,
-                extranonce_prefix,
-                group_channel_id: GROUP_CHANNEL_ID,
-            }),
+        let request: RequestExtensions = binary_sv2::from_bytes(&mut frame.payload).map_err(|error| {
+            Close::new(Reason::FrameDecodeFailed, format!("RequestExtensions: {error:?}"))
         })?;
-        if let Some(job) = self.work.job.clone() {
-            send_job(&mut channel, &job, &mut self.next_job_id, out)?;
-        }
-        self.channels.insert(id, channel);
-        Ok(())
-    }
-
-    fn update(
-        &mut self,
-        channel_id: u32,
-        hashrate: f32,
-        max_target: Target,
-        out: &mut Outbox,
-    ) -> Result<(), Close> {
-        let job = self.work.job.as_deref();
-        let updated = match self.channels.get_mut(&channel_id) {
-            None => Err(Reason::ChannelNotFound),
-            Some(channel) => check_channel(hashrate, max_target)
-                .map(|()| channel.update(hashrate, max_target, job).then_some(channel.target)),
-        };
-        match updated {
-            Ok(None) => Ok(()),
-            Ok(Some(target)) => send_target(channel_id, target, out),
-            Err(reason) => out.send(Mining::UpdateChannelError(UpdateChannelError {
-                channel_id,
-                error_code: code(reason),
-            })),
-        }
-    }
-
-    fn submit(
-        &mut self,
-        channel_id: u32,
-        sequence_number: u32,
-        job_id: u32,
-        submission: Submission,
-        rolled: Option<&[u8]>,
-        out: &mut Outbox,
-    ) -> Result<(), Close> {
-        let recorded = self.account(channel_id, sequence_number, job_id, submission, rolled);
-        match recorded {
-            Ok(()) => {
-                self.in_flight += 1;
-                Ok(())
-            }
-            Err(reason) => self.reject(channel_id, sequence_number, reason, out),
-        }
-    }
-
-    fn account(
-        &mut self,
-        channel_id: u32,
-        sequence_number: u32,
-        job_id: u32,
-        submission: Submission,
-        rolled: Option<&[u8]>,
-    ) -> Result<(), Reason> {
-        let channel = self.channels.get_mut(&channel_id).ok_or(Reason::ChannelNotFound)?;
-        // A standard channel has nothing to roll, an extended one must say what it rolled.
-        if rolled.is_some() != (channel.kind == Kind::Extended) {
-            return Err(Reason::ShareExtranonceSizeInvalid);
-        }
-        let share = channel.submit(job_id, submission, rolled, unix_seconds())?;
-        // The node first: a solved block must not wait for anything, not even for the held rule.
-        if share.solves_block
-            && self.shared.blocks.try_send(Solved::new(&share, &channel.user_identity)).is_err()
-        {
-            self.shared.events.emit(Event::BlockFound(schema::BlockFound {
-                reason: Reason::BlockSubmitFailed,
-                hash: share.hash.to_string(),
-                height: share.job.template.height,
-                user_identity: channel.user_identity.clone(),
-                detail: "too many solved blocks wait for the template source".into(),
-                coinbase_value: share.job.template.coinbase_value,
-            }));
-        }
-        if self.work.held && !self.shared.limits.accept_held_shares {
-            return Err(Reason::ShareHeld);
-        }
-        let origin = Origin {
-            connection: self.number,
-            channel_id,
-            sequence_number,
-            user_identity: channel.user_identity.clone(),
-            difficulty: target::difficulty(share.target),
-            held: self.work.held,
-        };
-        self.shared.ledger.record(&share, origin, &self.acks).inspect_err(|_| channel.forget(&share))
-    }
-
-    fn reject(
-        &self,
-        channel_id: u32,
-        sequence_number: u32,
-        reason: Reason,
-        out: &mut Outbox,
-    ) -> Result<(), Close> {
-        let user_identity = self.channels.get(&channel_id).map(|channel| channel.user_identity.clone());
-        self.shared.events.emit(Event::ShareRejected(schema::ShareRejected {
-            reason,
-            connection: self.number,
-            channel: channel_id,
-            user_identity: user_identity.unwrap_or_default(),
-            sequence_number,
-        }));
-        let error = SubmitSharesError { channel_id, sequence_number, error_code: code(reason) };
-        out.send(Mining::SubmitSharesError(error))
+        let asked = request.requested_extensions.into_inner();
+        let (supported, unsupported): (Vec<u16>, Vec<u16>) =
+            asked.into_iter().partition(|extension| *extension == tlv::WORKER_NAMES);
+        let request_id = request.request_id;
+        out.send(Extensions::ExtensionsNegotiation(if supported.is_empty() {
+            ExtensionsNegotiation::RequestExtensionsError(RequestExtensionsError {
+                request_id,
+                unsupported_extensions: Seq064K::new(unsupported).map_err(impossible)?,
+                required_extensions: Seq064K::new(Vec::new()).map_err(impossible)?,
+            })
+        } else {
+            self.worker_names = true;
+            ExtensionsNegotiation::RequestExtensionsSuccess(RequestExtensionsSuccess {
+                request_id,
+                supported_extensions: Seq064K::new(vec![tlv::WORKER_NAMES]).map_err(impossible)?,
+            })
+        }))
     }
 }
 
-/// Nothing that hides, or turns text around, in a log: control and invisible formatting characters.
-fn is_printable(c: char) -> bool {
-    let invisible = matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
-    !c.is_control() && !invisible
+/// The next number of a counter.
+fn next(counter: &mut u32) -> u32 {
+    let number = *counter;
+    *counter = counter.wrapping_add(1);
+    number
 }
 
-fn check_channel(nominal_hashrate: f32, max_target: Target) -> Result<(), Reason> {
-    if !nominal_hashrate.is_finite() || nominal_hashrate.is_sign_negative() && nominal_hashrate != 0.0 {
-        return Err(Reason::NominalHashrateInvalid);
-    }
-    if max_target == Target::ZERO {
-        return Err(Reason::MaxTargetOutOfRange);
-    }
-    Ok(())
+/// What a client says of itself, in one line.
+fn device(setup: &SetupConnection<'_>) -> String {
+    let fields = [&setup.vendor, &setup.hardware_version, &setup.firmware, &setup.device_id];
+    let words: Vec<_> =
+        fields.iter().map(|field| field.as_bytes()).filter(|field| !field.is_empty()).collect();
+    printable(&words.join(&b' '), MAX_DEVICE)
 }

@@ -49,6 +49,7 @@ impl DecodeError {
 pub struct FrameDecoder {
     opener: Opener,
     from: Side,
+    set_up: bool,
     buffer: Vec<u8>,
     /// Bytes at the front of `buffer` that are already used up.
     used: usize,
@@ -56,9 +57,14 @@ pub struct FrameDecoder {
 }
 
 impl FrameDecoder {
-    /// A decoder for what `from` sends.
+    /// A decoder for what `from` sends, from the first frame on.
     pub fn new(opener: Opener, from: Side) -> Self {
-        Self { opener, from, buffer: Vec::new(), used: 0, current: None }
+        Self { opener, from, set_up: false, buffer: Vec::new(), used: 0, current: None }
+    }
+
+    /// SetupConnection is done: from now on messages may have the lengths of their types.
+    pub fn set_up(&mut self) {
+        self.set_up = true;
     }
 
     /// Takes bytes as they come from the socket.
@@ -83,7 +89,7 @@ impl FrameDecoder {
                 let Some(sealed) = rest.first_chunk::<SEALED_HEADER_LEN>() else { return Ok(None) };
                 let header = Header::parse(self.opener.open_header(sealed)?);
                 self.used += SEALED_HEADER_LEN;
-                let limit = header.max_length(self.from);
+                let limit = header.max_length(self.from, self.set_up);
                 if header.length > limit {
                     return Err(DecodeError::TooLarge {
                         msg_type: header.msg_type,
@@ -149,6 +155,7 @@ mod tests {
     fn frames_are_found_however_the_bytes_are_cut() {
         let (mut client, server) = pair();
         let mut decoder = FrameDecoder::new(server.opener, Side::Client);
+        decoder.set_up();
         let mut bytes = Vec::new();
         for length in [0usize, 1, 40, 4096] {
             let header = Header { extension: 0, channel_msg: true, msg_type: 0x1b, length };
@@ -174,6 +181,25 @@ mod tests {
         client.sealer.seal_frame(&header.to_bytes(), &[], &mut bytes).unwrap();
         decoder.push(&bytes);
         assert_eq!(decoder.next_frame().unwrap_err().reason(), Reason::FrameTooLarge);
+    }
+
+    #[test]
+    fn before_setup_no_message_is_longer_than_a_setup() {
+        for (length, set_up, fits) in
+            [(2_048, false, true), (2_049, false, false), (2_049, true, true), (100_000, true, false)]
+        {
+            let (mut client, server) = pair();
+            let mut decoder = FrameDecoder::new(server.opener, Side::Client);
+            if set_up {
+                decoder.set_up();
+            }
+            // SetCustomMiningJob, the longest message of a client.
+            let header = Header { extension: 0, channel_msg: true, msg_type: 0x22, length };
+            let mut bytes = Vec::new();
+            client.sealer.seal_frame(&header.to_bytes(), &[], &mut bytes).unwrap();
+            decoder.push(&bytes);
+            assert_eq!(decoder.next_frame().is_ok(), fits, "{length} bytes, set up: {set_up}");
+        }
     }
 
     #[test]

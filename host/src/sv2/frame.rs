@@ -19,6 +19,8 @@ pub struct Header {
 }
 
 const CHANNEL_BIT: u16 = 0x8000;
+/// Longest SetupConnection, bytes.
+const MAX_SETUP: usize = 2 << 10;
 
 impl Header {
     /// Reads a header; every six bytes are one.
@@ -39,10 +41,12 @@ impl Header {
         [e0, e1, self.msg_type, l0, l1, l2]
     }
 
-    /// The longest payload that is read for this type.
-    pub(super) fn max_length(&self, from: Side) -> usize {
+    /// The longest payload that is read for this type; before setup only SetupConnection has a meaning.
+    pub(super) fn max_length(&self, from: Side, set_up: bool) -> usize {
         match (from, self.msg_type) {
-            (_, MESSAGE_TYPE_SETUP_CONNECTION) => 2 << 10,
+            (Side::Client, _) if !set_up => MAX_SETUP,
+            _ if self.extension != 0 => 4 << 10,
+            (_, MESSAGE_TYPE_SETUP_CONNECTION) => MAX_SETUP,
             (Side::Client, MESSAGE_TYPE_SET_CUSTOM_MINING_JOB) => 80 << 10,
             (Side::Server, MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB | MESSAGE_TYPE_SET_GROUP_CHANNEL) => {
                 512 << 10

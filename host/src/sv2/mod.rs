@@ -8,10 +8,12 @@
 //! - `frame`: the six header bytes and the limits by message type
 //! - `codec`: the decoder and the encoder
 //! - `setup`: SetupConnection judged (SV2 specification, 03 Protocol Overview)
+//! - `tlv`: what extensions add behind messages
 
 mod codec;
 mod frame;
 pub mod setup;
+pub mod tlv;
 
 pub use codec::{DecodeError, Frame, FrameDecoder, encode};
 pub use frame::{Header, Side};

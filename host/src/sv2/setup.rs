@@ -13,14 +13,19 @@ pub const REQUIRES_WORK_SELECTION: u32 = 1 << 1;
 /// Client flag: it rolls version bits.
 pub const REQUIRES_VERSION_ROLLING: u32 = 1 << 2;
 
-/// Flags the gateway can satisfy. Work selection needs Job Declaration, which it does not have yet.
-const SUPPORTED: u32 = REQUIRES_STANDARD_JOBS | REQUIRES_VERSION_ROLLING;
+/// Server flag: only extended channels, which is what a client with templates of its own needs.
+pub const REQUIRES_EXTENDED_CHANNELS: u32 = 1 << 1;
+
+/// Flags the gateway can satisfy, each for itself.
+const SUPPORTED: u32 = REQUIRES_STANDARD_JOBS | REQUIRES_WORK_SELECTION | REQUIRES_VERSION_ROLLING;
 
 /// A connection on which mining may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
     /// The client handles standard jobs only.
     pub standard_jobs_only: bool,
+    /// The client brings its own work: it gets extended channels and no jobs of the pool.
+    pub work_selection: bool,
 }
 
 /// A SetupConnection that is answered with SetupConnection.Error.
@@ -43,12 +48,20 @@ pub fn judge(setup: &SetupConnection<'_>) -> Result<(Agreed, SetupConnectionSucc
     if !(setup.min_version..=setup.max_version).contains(&VERSION) {
         return Err(Refusal { reason: Reason::UnsupportedProtocolVersion, flags: 0 });
     }
-    let unsupported = setup.flags & !SUPPORTED;
+    let agreed = Agreed {
+        standard_jobs_only: setup.flags & REQUIRES_STANDARD_JOBS != 0,
+        work_selection: setup.flags & REQUIRES_WORK_SELECTION != 0,
+    };
+    let mut unsupported = setup.flags & !SUPPORTED;
+    if agreed.standard_jobs_only && agreed.work_selection {
+        // Work of its own takes an extended channel, which standard jobs rule out.
+        unsupported |= REQUIRES_WORK_SELECTION;
+    }
     if unsupported != 0 {
         return Err(Refusal { reason: Reason::UnsupportedFeatureFlags, flags: unsupported });
     }
-    let agreed = Agreed { standard_jobs_only: setup.flags & REQUIRES_STANDARD_JOBS != 0 };
-    Ok((agreed, SetupConnectionSuccess { used_version: VERSION, flags: 0 }))
+    let flags = if agreed.work_selection { REQUIRES_EXTENDED_CHANNELS } else { 0 };
+    Ok((agreed, SetupConnectionSuccess { used_version: VERSION, flags }))
 }
 
 #[cfg(test)]
@@ -80,6 +93,15 @@ mod tests {
     }
 
     #[test]
+    fn a_client_with_its_own_work_is_told_to_use_extended_channels() {
+        let (agreed, success) = judge(&setup(Protocol::MiningProtocol, (2, 2), 0b110)).unwrap();
+        assert!(agreed.work_selection && !agreed.standard_jobs_only);
+        assert_eq!(success.flags, REQUIRES_EXTENDED_CHANNELS);
+        let refusal = judge(&setup(Protocol::MiningProtocol, (2, 2), 0b011)).unwrap_err();
+        assert_eq!(refusal, Refusal { reason: Reason::UnsupportedFeatureFlags, flags: 0b010 });
+    }
+
+    #[test]
     fn another_protocol_is_refused() {
         let refusal = judge(&setup(Protocol::TemplateDistributionProtocol, (2, 2), 0)).unwrap_err();
         assert_eq!(refusal, Refusal { reason: Reason::UnsupportedProtocol, flags: 0 });
@@ -95,7 +117,7 @@ mod tests {
 
     #[test]
     fn every_unsupported_flag_is_named_at_once() {
-        let refusal = judge(&setup(Protocol::MiningProtocol, (2, 2), 0xf000_0007)).unwrap_err();
-        assert_eq!(refusal, Refusal { reason: Reason::UnsupportedFeatureFlags, flags: 0xf000_0002 });
+        let refusal = judge(&setup(Protocol::MiningProtocol, (2, 2), 0xf000_000d)).unwrap_err();
+        assert_eq!(refusal, Refusal { reason: Reason::UnsupportedFeatureFlags, flags: 0xf000_0008 });
     }
 }

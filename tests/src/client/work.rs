@@ -68,12 +68,12 @@ pub struct OpenChannel {
     pub job: Job,
 }
 
-/// Whether a message gives a channel something to mine.
-pub(super) fn is_work_for(channel: u32, message: &MiningOwned) -> bool {
+/// Whether a message gives one of these channels or groups something to mine.
+pub(super) fn is_work_for(ids: [u32; 2], message: &MiningOwned) -> bool {
     match message {
-        MiningOwned::NewMiningJob(m) => m.channel_id == channel,
-        MiningOwned::NewExtendedMiningJob(m) => m.channel_id == channel,
-        MiningOwned::SetNewPrevHash(m) => m.channel_id == channel,
+        MiningOwned::NewMiningJob(m) => ids.contains(&m.channel_id),
+        MiningOwned::NewExtendedMiningJob(m) => ids.contains(&m.channel_id),
+        MiningOwned::SetNewPrevHash(m) => ids.contains(&m.channel_id),
         _ => false,
     }
 }
@@ -125,14 +125,20 @@ impl OpenChannel {
         Ok(channel)
     }
 
-    /// Gives the job's id.
-    pub(super) fn take_job(&mut self, message: &MiningOwned) -> Result<u32> {
+    /// Takes over a job of the channel or of its group; gives the job's id.
+    ///
+    /// # Errors
+    /// When the message is no job for this channel.
+    pub fn take_job(&mut self, message: &MiningOwned) -> Result<u32> {
         let (channel_id, id, version, min_ntime, root) = match (self.kind, message) {
             (Channel::Standard, MiningOwned::NewMiningJob(m)) => {
                 let root = Root::Given(m.merkle_root.to_array());
                 (m.channel_id, m.job_id, m.version, m.min_ntime.as_ref().copied(), root)
             }
-            (Channel::Extended, MiningOwned::NewExtendedMiningJob(m)) => {
+            // A standard channel makes its merkle root itself of a job for its group.
+            (kind, MiningOwned::NewExtendedMiningJob(m))
+                if kind == Channel::Extended || m.channel_id == self.group =>
+            {
                 let root = Root::Coinbase {
                     prefix: m.coinbase_tx_prefix.as_bytes().to_vec(),
                     suffix: m.coinbase_tx_suffix.as_bytes().to_vec(),
@@ -142,17 +148,25 @@ impl OpenChannel {
             }
             (kind, other) => bail!("awaited a job of a channel that is {kind:?}, came {other:?}"),
         };
-        ensure!(channel_id == self.id, "awaited a job of channel {}, came one of {channel_id}", self.id);
+        ensure!(
+            [self.id, self.group].contains(&channel_id),
+            "awaited a job of channel {}, came one of {channel_id}",
+            self.id
+        );
         let Job { ntime, prev_hash, nbits, .. } = self.job;
         self.job = Job { id, version, min_ntime, ntime: min_ntime.unwrap_or(ntime), prev_hash, nbits, root };
         Ok(id)
     }
 
-    pub(super) fn take_tip(&mut self, job_id: u32, message: &MiningOwned) -> Result<()> {
+    /// Takes over the tip, which must name the job.
+    ///
+    /// # Errors
+    /// When the message is another, or names another job.
+    pub fn take_tip(&mut self, job_id: u32, message: &MiningOwned) -> Result<()> {
         let MiningOwned::SetNewPrevHash(m) = message else {
             bail!("awaited SetNewPrevHash, came {message:?}")
         };
-        ensure!(m.channel_id == self.id, "awaited SetNewPrevHash of channel {}: {m:?}", self.id);
+        ensure!([self.id, self.group].contains(&m.channel_id), "awaited one of channel {}: {m:?}", self.id);
         ensure!(m.job_id == job_id, "SetNewPrevHash names job {}, not {job_id}", m.job_id);
         self.job.ntime = m.min_ntime;
         self.job.prev_hash = m.prev_hash.to_array();

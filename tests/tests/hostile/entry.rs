@@ -3,7 +3,7 @@
 use super::{Scene, drain, garbage};
 use anyhow::{Result, ensure};
 use reservegrid_tests::{
-    client::{Client, gateway_for_clients},
+    client::{Client, gateway_for_clients, setup_payload},
     gateway::DEADLINE,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -78,13 +78,47 @@ async fn a_miner_that_falls_silent_is_let_go_in_the_end() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_stratum_v1_miner_at_the_wrong_door_is_sent_away() -> Result<()> {
+async fn a_peer_that_speaks_something_else_is_sent_away_and_named() -> Result<()> {
     let mut scene = Scene::new().await?;
-    let (mut stream, peer) = scene.socket().await?;
-    let subscribe = "{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[\"cgminer/4.12.1\"]}\n";
-    let authorize = "{\"id\":2,\"method\":\"mining.authorize\",\"params\":[\"alice.1\",\"x\"]}\n";
-    stream.write_all(subscribe.as_bytes()).await?;
-    stream.write_all(authorize.as_bytes()).await?;
-    drain(&mut stream).await?;
-    scene.ended(&peer, "frame_decrypt_failed").await
+    let subscribe = "{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n";
+    // Shorter than a first act: whoever waits for the rest of one waits in vain.
+    ensure!(subscribe.len() < 64);
+    let mut hello = vec![0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3];
+    hello.extend(garbage(0, 500));
+    let setup = setup_payload(0, (2, 2), 0, "bare");
+    let plain = [&[0, 0, 0, setup.len() as u8, 0, 0], &setup[..]].concat();
+    for (bytes, name) in [
+        (subscribe.as_bytes(), "Stratum V1"),
+        (&hello[..11], "TLS"),
+        (&hello, "TLS"),
+        (b"GET / HTTP/1.1\r\n\r\n", "HTTP"),
+        (&plain, "without encryption"),
+    ] {
+        let (mut stream, peer) = scene.socket().await?;
+        stream.write_all(bytes).await?;
+        ensure!(drain(&mut stream).await? == 0, "an answer to {name}");
+        scene.ended(&peer, "noise_handshake_failed").await?;
+        let detail = scene.detail(&peer)?;
+        ensure!(detail.contains(name), "{name}: {detail}");
+    }
+    Ok(())
 }
+
+#[tokio::test]
+async fn a_miner_that_leaves_after_the_handshake_is_said_to_expect_another_key() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    let (stream, peer) = scene.socket().await?;
+    // The foreign client checks the certificate and finds that another authority signed it.
+    let another = bitcoin::base58::encode_check(&[&[1, 0][..], &GENERATOR].concat());
+    ensure!(Client::over(stream, &another).await.is_err());
+    scene.ended(&peer, "connection_closed").await?;
+    let detail = scene.detail(&peer)?;
+    ensure!(detail.contains("authority key"), "{detail}");
+    Ok(())
+}
+
+/// The x coordinate of secp256k1's generator: a public key that is not the gateway's.
+const GENERATOR: [u8; 32] = [
+    0x79, 0xbe, 0x66, 0x7e, 0xf9, 0xdc, 0xbb, 0xac, 0x55, 0xa0, 0x62, 0x95, 0xce, 0x87, 0x0b, 0x07, 0x02,
+    0x9b, 0xfc, 0xdb, 0x2d, 0xce, 0x28, 0xd9, 0x59, 0xf2, 0x81, 0x5b, 0x16, 0xf8, 0x17, 0x98,
+];

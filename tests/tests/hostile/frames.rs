@@ -95,24 +95,49 @@ async fn messages_of_nonsense_end_a_connection_at_most() -> Result<()> {
 }
 
 #[tokio::test]
-async fn thirty_two_unknown_messages_are_tolerated_and_no_more() -> Result<()> {
+async fn thirty_two_unknown_messages_are_tolerated_and_not_many_more() -> Result<()> {
     let mut scene = Scene::new().await?;
     let mut client = scene.client().await?;
-    for number in 0..32 {
-        // Unknown types, types of other protocols, and extensions nobody agreed on.
-        let (extension, msg_type) =
-            if number % 2 == 0 { (0, 0x70 + number) } else { (u16::from(number), 0x10) };
-        client
-            .send_raw_frame(extension, number % 3 == 0, msg_type, &garbage(number.into(), number.into()))
-            .await?;
+    // Unknown types and types of other protocols.
+    for number in 0..32u8 {
+        let payload = garbage(number.into(), number.into());
+        client.send_raw_frame(0, number % 3 == 0, 0x70 + number, &payload).await?;
     }
     let channel = client.open_standard("curious").await?;
     let answer = client.submit(&channel, &channel.good_share(0)?).await?;
     ensure!(answer.is_accepted(), "{answer:?}");
-    client.send_raw_frame(1, false, 0x00, &[]).await?;
+    // The budget grows by one in 100 seconds; this is more than any test lasts.
+    for _ in 0..100 {
+        if client.send_raw_frame(0, false, 0x7f, &[]).await.is_err() {
+            break;
+        }
+    }
     client.until_closed().await?;
     let peer = client.peer().to_owned();
     scene.ended(&peer, "message_unknown_budget_exceeded").await
+}
+
+#[tokio::test]
+async fn endless_requests_for_extensions_end_the_connection() -> Result<()> {
+    let mut scene = Scene::new().await?;
+    let mut client = scene.client().await?;
+    for _ in 0..200 {
+        // Request 0 for no extension.
+        if client.send_raw_frame(1, false, 0x00, &[0; 4]).await.is_err() {
+            break;
+        }
+    }
+    while client.next_frame().await?.is_some() {}
+    let peer = client.peer().to_owned();
+    scene.ended(&peer, "message_unknown_budget_exceeded").await?;
+    for payload in [&[0; 3][..], &[0, 0, 9, 0], &[0, 0, 0xff, 0xff, 1]] {
+        let mut client = scene.client().await?;
+        client.send_raw_frame(1, false, 0x00, payload).await?;
+        ensure!(client.until_closed().await?.is_empty());
+        let peer = client.peer().to_owned();
+        scene.ended(&peer, "frame_decode_failed").await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -3,9 +3,11 @@
 //!
 //! - `entry`: before the first message
 //! - `frames`: frames and messages that no honest miner sends
+//! - `admission`: limits by source, in all, and on what one peer may ask for
 //! - `crowd`: too many peers, peers that do not listen, peers that vanish
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admission;
 mod crowd;
 mod entry;
 mod frames;
@@ -19,7 +21,10 @@ use reservegrid_tests::{
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
-use tokio::{io::AsyncReadExt, net::TcpStream};
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpSocket, TcpStream},
+};
 
 /// A gateway, and a miner on it that must come to no harm.
 struct Scene {
@@ -80,6 +85,22 @@ impl Scene {
         let event = self.gateway.events()?.iter().filter(end).nth(nth).context("an event that was there")?;
         ensure!(event["reason"] == reason, "awaited {reason}: {event}");
         self.healthy_miner_works().await
+    }
+
+    /// What people are told about the end of a connection; it must have ended.
+    fn detail(&mut self, peer: &str) -> Result<String> {
+        let ends = self.gateway.events_named("connection_closed")?;
+        let last = ends.iter().rfind(|e| e["peer"] == peer).context("a connection that ended")?;
+        Ok(last["detail"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// A connection from another address of this machine, without even a handshake, and its address.
+    async fn socket_from(&self, address: &str) -> Result<(TcpStream, String)> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(format!("{address}:0").parse()?)?;
+        let stream = socket.connect(self.gateway.address()?.parse()?).await?;
+        let peer = stream.local_addr()?.to_string();
+        Ok((stream, peer))
     }
 
     /// Waits until so many connections have ended.

@@ -12,7 +12,7 @@ use reservegrid_tests::{
     gateway::{Channel, DEADLINE, GatewayConfig},
 };
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[tokio::test]
 async fn an_open_channel_gets_a_future_job_and_then_the_tip_that_names_it() -> Result<()> {
@@ -146,6 +146,73 @@ async fn one_channel_more_than_allowed_is_refused_until_another_closes() -> Resu
 }
 
 #[tokio::test]
+async fn channels_in_all_are_limited_whichever_connection_has_them() -> Result<()> {
+    let (_backend, mut gateway) =
+        gateway_for_clients(|config| config.set("miners", "max_channels", 2)).await?;
+    let (mut first, mut second) = (client(&gateway, 0).await?, client(&gateway, 0).await?);
+    first.open_standard("alice").await?;
+    let channel = second.open_extended("bob").await?;
+    for client in [&mut first, &mut second] {
+        let refused = client.open_refused(&Open::new(Channel::Standard, "carol")).await?;
+        ensure!(refused == "channel-capacity-exhausted", "{refused}");
+    }
+    gateway.wait_for_event("the refusal", DEADLINE, |e| e["reason"] == "channel_capacity_exhausted").await?;
+    close(&mut second, channel.id).await?;
+    // The same connection: what it closed is free before its next message is read.
+    second.open_standard("carol").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn opening_and_updating_too_often_is_refused_and_costs_nobody_else() -> Result<()> {
+    let (_backend, gateway) =
+        gateway_for_clients(|config| config.set("miners", "max_channels_per_connection", 1)).await?;
+    let (mut eager, mut other) = (client(&gateway, 0).await?, client(&gateway, 0).await?);
+    let channel = eager.open_standard("alice").await?;
+    let open = Open::new(Channel::Standard, "alice");
+    // Twice as many opens as channels and a few more at once, then four a second: these are more than are
+    // gained while this lasts.
+    const OPENS: usize = 2_000;
+    for _ in 0..OPENS {
+        eager.request_open(&open).await?;
+    }
+    let mut codes: BTreeMap<String, usize> = BTreeMap::new();
+    for _ in 0..OPENS {
+        match eager.next_message().await? {
+            Message::Mining(MiningOwned::OpenMiningChannelError(m)) => {
+                *codes.entry(m.error_code.as_utf8_or_hex()).or_default() += 1;
+            }
+            other => anyhow::bail!("awaited OpenMiningChannel.Error, came {other:?}"),
+        }
+    }
+    ensure!(codes.keys().eq(["channel-capacity-exhausted", "channel-rate-limited"]), "{codes:?}");
+    ensure!(codes["channel-capacity-exhausted"] >= 16, "{codes:?}");
+
+    const UPDATES: usize = 5_000;
+    for _ in 0..UPDATES {
+        update(&mut eager, channel.id + 50, 0.0, EASIEST).await?;
+    }
+    let mut codes = BTreeSet::new();
+    for _ in 0..UPDATES {
+        match eager.next_message().await? {
+            Message::Mining(MiningOwned::UpdateChannelError(m)) => {
+                codes.insert(m.error_code.as_utf8_or_hex())
+            }
+            other => anyhow::bail!("awaited UpdateChannel.Error, came {other:?}"),
+        };
+    }
+    ensure!(codes.iter().eq(["channel-rate-limited", "invalid-channel-id"]), "{codes:?}");
+    let channel = other.open_standard("bob").await?;
+    update(&mut other, channel.id, f32::NAN, EASIEST).await?;
+    let code = other.pick("UpdateChannel.Error", |m| match m {
+        MiningOwned::UpdateChannelError(m) => Some(m.error_code.as_utf8_or_hex()),
+        _ => None,
+    });
+    ensure!(code.await? == "invalid-nominal-hashrate");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_new_target_holds_for_later_jobs_and_not_for_the_one_being_mined() -> Result<()> {
     let (_backend, mut gateway) = gateway_for_clients(|config| config).await?;
     let mut client = client(&gateway, 0).await?;
@@ -250,6 +317,14 @@ async fn a_job_that_a_miner_declares_is_refused_and_its_channel_goes_on() -> Res
         coinbase_tx_locktime: 0,
         merkle_path: Vec::new().try_into().unwrap(),
     };
+    let nowhere = SetCustomMiningJob { channel_id: channel.id + 9, ..job.clone() };
+    client.send(Mining::SetCustomMiningJob(nowhere)).await?;
+    match client.next_message().await? {
+        Message::Mining(MiningOwned::SetCustomMiningJobError(m)) => {
+            ensure!(m.error_code.as_utf8_or_hex() == "invalid-channel-id", "{m:?}");
+        }
+        other => anyhow::bail!("awaited SetCustomMiningJob.Error, came {other:?}"),
+    }
     client.send(Mining::SetCustomMiningJob(job)).await?;
     match client.next_message().await? {
         Message::Mining(MiningOwned::SetCustomMiningJobError(m)) => {

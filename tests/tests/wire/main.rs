@@ -4,11 +4,19 @@
 //! - `channels`: opening, changing and closing channels
 //! - `shares`: every answer a share can get
 //! - `work`: jobs, tips, and the channel bit of every message
+//! - `groups`: what channels of one connection are told together
+//! - `vardiff`: difficulty that follows the shares
+//! - `extensions`: negotiation, and worker names behind shares
+//! - `users`: who may mine
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod channels;
+mod extensions;
+mod groups;
 mod setup;
 mod shares;
+mod users;
+mod vardiff;
 mod work;
 
 use anyhow::Result;

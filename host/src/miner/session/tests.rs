@@ -1,0 +1,211 @@
+//! Sessions without sockets: frames go in, what comes out is opened and read; the clock is the test's.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::{
+    ledger::Ack,
+    miner::{
+        Limits,
+        testing::{Chain, Surroundings, limits},
+    },
+    noise::{AuthoritySecretKey, Identity, Initiator, respond},
+    sv2::{FrameDecoder, Header, Side},
+};
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// A session, and the peer's view of what it says.
+struct Bench {
+    session: Session,
+    out: Outbox,
+    decoder: FrameDecoder,
+    now: Instant,
+    _acks: mpsc::Receiver<Ack>,
+    _surroundings: Surroundings,
+}
+
+impl Bench {
+    /// A session that is set up with these flags.
+    fn new(limits: Limits, work: &Work, flags: u8) -> Self {
+        let (work_sender, work_seen) = watch::channel(work.clone());
+        drop(work_sender);
+        let surroundings = Surroundings::new(limits, work_seen);
+        let identity = Identity::issue(&AuthoritySecretKey::generate(), 1_000, Duration::from_secs(3600));
+        let (initiator, act1) = Initiator::start(None).unwrap();
+        let (act2, server) = respond(&identity, &act1).unwrap();
+        let peer = initiator.finish(&act2, 1_000).unwrap();
+        let (acks, answered) = mpsc::channel(256);
+        let now = Instant::now();
+        let mut bench = Self {
+            session: Session::new(1, surroundings.shared.clone(), acks, work.clone(), now),
+            out: Outbox::new(server.split().0),
+            decoder: FrameDecoder::new(peer.split().1, Side::Server),
+            now,
+            _acks: answered,
+            _surroundings: surroundings,
+        };
+        // Protocol, versions, flags, host, port, and four empty texts.
+        let setup = [0, 2, 0, 2, 0, flags, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(bench.say(0x00, &setup), [0x01]);
+        bench
+    }
+
+    /// Gives the types of the messages that the session answers with.
+    fn say(&mut self, msg_type: u8, payload: &[u8]) -> Vec<u8> {
+        let header = Header { extension: 0, channel_msg: false, msg_type, length: payload.len() };
+        let frame = Frame { header, payload: payload.to_vec() };
+        self.session.on_frame(frame, self.now, &mut self.out).unwrap();
+        types(&self.heard())
+    }
+
+    fn heard(&mut self) -> Vec<Frame> {
+        self.decoder.push(&std::mem::take(&mut self.out.bytes));
+        std::iter::from_fn(|| self.decoder.next_frame().unwrap()).collect()
+    }
+
+    /// Opens a channel of no said hash rate whose every hash is a share.
+    fn open(&mut self, msg_type: u8) -> Vec<u8> {
+        let mut payload = [&[1, 0, 0, 0, 5][..], b"alice", &[0; 4], &[0xff; 32]].concat();
+        if msg_type == 0x13 {
+            payload.extend([4, 0]);
+        }
+        self.say(msg_type, &payload)
+    }
+}
+
+fn types(frames: &[Frame]) -> Vec<u8> {
+    frames.iter().map(|frame| frame.header.msg_type).collect()
+}
+
+fn u32_at(frame: &Frame, at: usize) -> u32 {
+    u32::from_le_bytes(frame.payload[at..at + 4].try_into().unwrap())
+}
+
+fn released(job: Arc<crate::job::Job>) -> Work {
+    Work { job: Some(job), held: false, closed: None }
+}
+
+#[tokio::test]
+async fn a_group_is_told_once_and_channels_of_standard_jobs_each() {
+    let mut chain = Chain::new();
+    let first = chain.job().await;
+    let same_tip = chain.again();
+    chain.solve(&first).await;
+    let next_tip = chain.job().await;
+
+    let mut proxy = Bench::new(limits(), &released(first.clone()), 0);
+    for _ in 0..3 {
+        assert_eq!(proxy.open(0x10), [0x11, 0x15, 0x20]);
+        assert_eq!(proxy.open(0x13), [0x14, 0x1f, 0x20]);
+    }
+    proxy.session.on_work(released(same_tip.clone()), &mut proxy.out).unwrap();
+    let heard = proxy.heard();
+    assert_eq!(types(&heard), [0x1f]);
+    assert_eq!(u32_at(&heard[0], 0), GROUP_CHANNEL_ID);
+    proxy.session.on_work(released(next_tip.clone()), &mut proxy.out).unwrap();
+    let heard = proxy.heard();
+    assert_eq!(types(&heard), [0x1f, 0x20]);
+    assert_eq!((u32_at(&heard[1], 0), u32_at(&heard[1], 4)), (GROUP_CHANNEL_ID, u32_at(&heard[0], 4)));
+    // The same work again is no news.
+    proxy.session.on_work(released(next_tip.clone()), &mut proxy.out).unwrap();
+    assert!(proxy.heard().is_empty());
+
+    let mut farm = Bench::new(limits(), &released(first.clone()), 0b001);
+    assert_eq!((farm.open(0x10), farm.open(0x10)), (vec![0x11, 0x15, 0x20], vec![0x11, 0x15, 0x20]));
+    assert_eq!(farm.open(0x13), [0x12]);
+    farm.session.on_work(released(same_tip), &mut farm.out).unwrap();
+    assert_eq!(types(&farm.heard()), [0x15, 0x15]);
+    farm.session.on_work(released(next_tip.clone()), &mut farm.out).unwrap();
+    assert_eq!(types(&farm.heard()), [0x15, 0x20, 0x15, 0x20]);
+
+    let mut declarer = Bench::new(limits(), &released(first), 0b010);
+    assert_eq!((declarer.open(0x13), declarer.open(0x10)), (vec![0x14], vec![0x12]));
+    declarer.session.on_work(released(next_tip), &mut declarer.out).unwrap();
+    assert!(declarer.heard().is_empty());
+}
+
+#[tokio::test]
+async fn job_ids_of_channels_and_group_never_meet() {
+    let mut chain = Chain::new();
+    let first = chain.job().await;
+    let mut proxy = Bench::new(limits(), &released(first.clone()), 0);
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let header = Header { extension: 0, channel_msg: false, msg_type: 0x13, length: 0 };
+        let payload = [&[1, 0, 0, 0, 1, b'a'][..], &[0; 4], &[0xff; 32], &[4, 0]].concat();
+        proxy.session.on_frame(Frame { header, payload }, proxy.now, &mut proxy.out).unwrap();
+        let job = chain.again();
+        proxy.session.on_work(released(job), &mut proxy.out).unwrap();
+        let heard = proxy.heard();
+        assert_eq!(types(&heard), [0x14, 0x1f, 0x20, 0x1f]);
+        ids.extend([u32_at(&heard[1], 4), u32_at(&heard[3], 4)]);
+    }
+    assert_eq!(ids, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn answers_that_come_together_are_one_success_up_to_the_length_of_a_batch() {
+    let mut chain = Chain::new();
+    let job = chain.job().await;
+    let mut bench = Bench::new(limits(), &released(job), 0);
+    bench.open(0x10);
+    bench.open(0x13);
+    let (standard, extended) = (2, 3);
+    let ack = |channel_id, sequence_number, recorded| Ack {
+        channel_id,
+        sequence_number,
+        difficulty: 2.5,
+        recorded,
+    };
+    let mut acks = Vec::new();
+    for number in 0..6 {
+        acks.extend([ack(standard, number, Ok(())), ack(extended, 100 + number, Ok(()))]);
+    }
+    acks.insert(3, ack(extended, 777, Err(Reason::ShareLedgerFull)));
+    bench.session.on_acks(acks, &mut bench.out).unwrap();
+    let heard = bench.heard();
+    let of = |channel: u32, msg_type: u8| -> Vec<[u32; 3]> {
+        let of = heard.iter().filter(|f| f.header.msg_type == msg_type && u32_at(f, 0) == channel);
+        of.map(|f| {
+            [
+                u32_at(f, 4),
+                if msg_type == 0x1c { u32_at(f, 8) } else { 0 },
+                if msg_type == 0x1c { u32_at(f, 12) } else { 0 },
+            ]
+        })
+        .collect()
+    };
+    // Last sequence number, count, sum of difficulties.
+    assert_eq!(of(standard, 0x1c), [0, 1, 2, 3, 4, 5].map(|number| [number, 1, 2]));
+    assert_eq!(of(extended, 0x1c), [[103, 4, 8], [105, 2, 4]]);
+    assert_eq!(of(extended, 0x1d), [[777, 0, 0]]);
+    // An error does not wait for the batch before it.
+    assert_eq!(heard[1].header.msg_type, 0x1c);
+    assert_eq!(heard[2].header.msg_type, 0x1d);
+}
+
+#[tokio::test]
+async fn a_channel_that_fell_silent_gets_an_easier_target_and_a_fresh_job_unless_work_is_held() {
+    let mut chain = Chain::new();
+    let job = chain.job().await;
+    let mut bench = Bench::new(limits(), &released(job.clone()), 0);
+    bench.open(0x10);
+    // A hash rate that is not there: UpdateChannel with 10 kH/s.
+    let update = [&2u32.to_le_bytes()[..], &1e4f32.to_le_bytes(), &[0xff; 32]].concat();
+    assert_eq!(bench.say(0x16, &update), [0x21]);
+    bench.session.on_tick(bench.now + Duration::from_secs(30), &mut bench.out).unwrap();
+    assert!(bench.heard().is_empty(), "half a minute may be chance");
+    bench.session.on_tick(bench.now + Duration::from_secs(90), &mut bench.out).unwrap();
+    let heard = bench.heard();
+    assert_eq!(types(&heard), [0x21, 0x15]);
+    // Active at once, with a time of its own: OPTION is 1, and then min_ntime.
+    let first = first_ntime(&job);
+    assert_eq!(heard[1].payload[8], 1);
+    assert!(u32_at(&heard[1], 9) > first, "{} is not after {first}", u32_at(&heard[1], 9));
+
+    bench.session.on_work(Work { held: true, ..released(job) }, &mut bench.out).unwrap();
+    assert!(bench.heard().is_empty());
+    bench.session.on_tick(bench.now + Duration::from_secs(300), &mut bench.out).unwrap();
+    assert_eq!(types(&bench.heard()), [0x21], "an old tip is not handed out again");
+}

@@ -1,0 +1,136 @@
+//! What the tests of this room stand on: jobs of a small embedded chain, admitted by a real gate.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use super::*;
+use crate::{
+    event,
+    gate::{Action, Gate, Mode, Timings},
+    ledger::{self, LedgerTasks, forward::ForwardConfig},
+    policy::Verdict,
+    share::target,
+    template::{
+        Template, TemplateSource,
+        chain::{EmbeddedChain, EmbeddedConfig},
+    },
+};
+use bitcoin::CompactTarget;
+use std::time::Instant;
+
+/// A chain whose blocks take 65,537 hashes, so that a test solves one when it wants to and not otherwise.
+pub(super) struct Chain {
+    source: EmbeddedChain,
+    gate: Gate,
+    newest: Option<Arc<Template>>,
+    serial: u64,
+}
+
+impl Chain {
+    pub(super) fn new() -> Self {
+        let config = EmbeddedConfig {
+            bits: CompactTarget::from_consensus(0x1f00_ffff),
+            transactions_per_template: 3,
+            ..EmbeddedConfig::default()
+        };
+        let hour = Duration::from_secs(3600);
+        let timings = Timings { verdict_timeout: hour, hold_timeout: hour };
+        Self {
+            source: EmbeddedChain::new(config).unwrap(),
+            gate: Gate::new(Mode::Observe, timings, Instant::now()),
+            newest: None,
+            serial: 0,
+        }
+    }
+
+    /// The chain's present template as a new job.
+    pub(super) async fn job(&mut self) -> Arc<Job> {
+        let patience = Duration::from_secs(60);
+        let sourced = self.source.next_template(None, patience).await.unwrap().unwrap();
+        self.newest = Some(sourced.template);
+        self.again()
+    }
+
+    /// The same template as another job.
+    pub(super) fn again(&mut self) -> Arc<Job> {
+        let (template, now) = (self.newest.clone().unwrap(), Instant::now());
+        let mut actions = self.gate.on_template(now, template.clone());
+        actions.extend(self.gate.on_verdict(now, template.digest, &Verdict::accept()));
+        let released = actions.into_iter().find_map(|action| match action {
+            Action::Release { template, .. } => Some(template),
+            _ => None,
+        });
+        self.serial += 1;
+        Arc::new(Job::new(released.unwrap(), self.serial).unwrap())
+    }
+
+    /// Solves a job; the next one is on another tip.
+    pub(super) async fn solve(&self, job: &Job) {
+        let extranonce = [9; EXTRANONCE_LEN];
+        let root = job.merkle_root(&extranonce);
+        let version = job.template.version.to_consensus().cast_unsigned();
+        let time = job.template.current_time.max(job.template.min_time);
+        let headers = (0..).map(|nonce| job.header(root, version, time, nonce));
+        let solved = headers.into_iter().find(|h| job.network_target.is_met_by(h.block_hash())).unwrap();
+        self.source.submit_block(&job.block(solved, &extranonce).unwrap()).await.unwrap();
+    }
+}
+
+/// Everything a session may use. The ledger is real; its pool is not there.
+pub(super) struct Surroundings {
+    pub(super) shared: Arc<Shared>,
+    _ledger: LedgerTasks,
+    _blocks: mpsc::Receiver<Solved>,
+    _folder: tempfile::TempDir,
+}
+
+/// Limits of which nothing is noticed, to be changed by a test.
+pub(super) fn limits() -> Limits {
+    let time = Duration::from_secs(60);
+    Limits {
+        door: DoorLimits {
+            connections: 9,
+            connections_per_source: 9,
+            handshakes: 9,
+            handshakes_per_source: 9,
+        },
+        max_channels: 100,
+        max_channels_per_connection: 50,
+        max_shares_per_second: 1_000,
+        max_unanswered_shares: 1_000,
+        handshake_timeout: time,
+        setup_timeout: time,
+        idle_timeout: time,
+        terms: Terms { shares_per_minute: 6.0, easiest: target::easiest(), vardiff: true },
+        standard_success_batch: 1,
+        extended_success_batch: 4,
+        accept_held_shares: true,
+    }
+}
+
+impl Surroundings {
+    pub(super) fn new(limits: Limits, work: watch::Receiver<Work>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (events, _writer) = event::start(None, None).unwrap();
+        let forward = ForwardConfig {
+            url: "http://127.0.0.1:1/".into(),
+            key_id: "test".into(),
+            secret: b"secret".to_vec(),
+            batch_size: 1,
+            timeout: Duration::from_secs(1),
+        };
+        let (ledger, ledger_tasks) = ledger::open(folder.path(), forward, events.clone()).unwrap();
+        let (blocks, solved) = mpsc::channel(8);
+        let shared = Arc::new(Shared {
+            limits,
+            identities: Identities::new(AuthoritySecretKey::generate(), Duration::from_secs(3600)),
+            extranonces: Extranonces::new(),
+            users: Arc::new(Users::new(UserCheck::Open).unwrap()),
+            channels: Arc::new(Semaphore::new(limits.max_channels)),
+            work,
+            ledger,
+            blocks,
+            events,
+        });
+        Self { shared, _ledger: ledger_tasks, _blocks: solved, _folder: folder }
+    }
+}
