@@ -32,6 +32,27 @@ fn config(node: &Node, backend: &Backend, min_avg_fee: u64) -> Result<GatewayCon
         .policy("fee-floor", &policy("fee-floor")?, &floor(min_avg_fee))
 }
 
+/// The same with the whole standard pack before the floor.
+fn with_pack(config: GatewayConfig, min_avg_fee: u64) -> Result<GatewayConfig> {
+    let coinbase = json!({
+        "payouts": [{ "address": "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080", "min_permille": 1000 }],
+        "tag": "/ReserveGrid/",
+    });
+    let pack = [
+        ("integrity", json!({ "unknown_tip": "reject" })),
+        ("limits", json!({})),
+        ("coinbase-guard", coinbase),
+        ("mempool-agreement", json!({ "max_unknown": 0 })),
+        ("revenue-guard", json!({})),
+        ("fee-floor", floor(min_avg_fee)),
+    ];
+    let mut config = config.without_policies();
+    for (name, settings) in pack {
+        config = config.policy(name, &policy(name)?, &settings)?;
+    }
+    Ok(config)
+}
+
 #[tokio::test]
 async fn miners_find_blocks_that_the_node_accepts_and_every_share_is_told_twice() -> Result<()> {
     let node = Node::start().await?;
@@ -41,9 +62,11 @@ async fn miners_find_blocks_that_the_node_accepts_and_every_share_is_told_twice(
     let height = node.height().await?;
     let backend = Backend::start("test", "a secret of the pool").await?;
 
-    let mut gateway = Gateway::start(&config(&node, &backend, 1)?).await?;
+    let mut gateway = Gateway::start(&with_pack(config(&node, &backend, 1)?, 1)?).await?;
     let judged = gateway.wait_for_event("a verdict", DEADLINE, |e| e["event"] == "template_judged").await?;
     ensure!(judged["verdict"]["accepted"] == true, "{judged}");
+    let said = judged["policies"].as_array().map(Vec::as_slice).unwrap_or_default();
+    ensure!(said.len() == 6 && said.iter().all(|policy| policy["verdict"]["accepted"] == true), "{judged}");
     ensure!(judged["transactions"].as_u64() > Some(2_000), "{judged}");
     let _standard = Miner::start(&gateway, Channel::Standard, 4, "alice.standard")?;
     let _extended = Miner::start(&gateway, Channel::Extended, 4, "bob.extended")?;
