@@ -376,16 +376,16 @@ fn no_key_has_the_name_of_another_in_its_section_and_every_key_has_a_sentence() 
 #[test]
 fn the_examples_load() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    for (name, mode) in [
-        ("shadow", Mode::Shadow),
-        ("observe", Mode::Observe),
-        ("inline", Mode::Inline),
-        ("demo", Mode::Inline),
+    for (name, mode, policies) in [
+        ("shadow", Mode::Shadow, 4),
+        ("observe", Mode::Observe, 4),
+        ("inline", Mode::Inline, 5),
+        ("demo", Mode::Inline, 3),
     ] {
         let path = folder.join(name).with_extension("toml");
         let config =
             Config::load_with(&path, &environment(&SECRETS)).unwrap_or_else(|faults| panic!("{faults}"));
-        assert_eq!((config.mode, config.policies.len()), (mode, 1), "{name}");
+        assert_eq!((config.mode, config.policies.len()), (mode, policies), "{name}");
     }
 }
 

@@ -225,7 +225,7 @@ fn metadata_that_lies_is_refused() {
         (|guest| guest.codes = vec![b"code_\x07".to_vec()], "its code"),
     ];
     for (change, words) in cases {
-        let mut guest = Guest::default();
+        let mut guest = Guest { memory: "8".into(), ..Guest::default() };
         change(&mut guest);
         stays_out(&guest.component(), LITTLE, Reason::PolicyOutputInvalid, words);
     }
