@@ -15,6 +15,7 @@ mod hostile;
 #[path = "../tests/policy/pack.rs"]
 mod pack;
 #[path = "../tests/policy/templates.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
 mod templates;
 
 use reservegrid::policy::{EngineLimits, PolicyEngine, PolicySet, PolicySpec};

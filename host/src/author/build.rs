@@ -180,7 +180,7 @@ fn compile(
     cargo.arg("--manifest-path").arg(manifest);
     // A folder of its own: the toolchains of host and policies must not undo each other's work.
     cargo.arg("--target-dir").arg(target.join("policy-build"));
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", remap(workspace));
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags(workspace));
     cargo.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
 
     let mut child = cargo.spawn().map_err(BuildError::Run)?;
@@ -213,12 +213,18 @@ fn workspace(toolchain: &Toolchain, manifest: &Path) -> Result<PathBuf, BuildErr
     }
 }
 
-/// Keeps this machine's paths out of the module, so that the same sources give the same bytes
-/// wherever they lie. In cargo's encoding: flags separated by U+001F.
-fn remap(workspace: &Path) -> OsString {
+/// A stack of 128 KiB: the usual mebibyte would be a quarter of a thousand pages of memory to make and
+/// wipe for every verdict. Below it there is nothing, so an overflow is a trap.
+const STACK: &str = "-Clink-arg=-zstack-size=131072";
+/// Loops over columns take several rows at a time. Fixed-width SIMD gives the same bits everywhere.
+const FEATURES: &str = "-Ctarget-feature=+simd128";
+
+/// Compiler flags. Those for paths keep this machine's out of the module, so that the same sources give
+/// the same bytes wherever they lie. In cargo's encoding: flags separated by U+001F.
+fn flags(workspace: &Path) -> OsString {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
-    let mut flags = OsString::from("--remap-path-prefix=");
+    let mut flags = OsString::from(format!("{STACK}\u{1f}{FEATURES}\u{1f}--remap-path-prefix="));
     flags.push(workspace);
     flags.push("=/src");
     if let Some(cargo_home) = cargo_home {

@@ -11,6 +11,7 @@ use super::{
         key_names,
     },
 };
+use crate::policy::Enforcement;
 use bitcoin::Network;
 use std::{collections::BTreeMap, path::Path};
 
@@ -21,7 +22,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let coinbase = coinbase(reader, source.as_ref());
     let gate = gate(reader);
     let engine = Engine::read(reader, "engine");
-    let policies = policies(reader);
+    let policies = policies(reader, mode);
     let swap = Swap::read(reader, "swap");
     let api = api(reader);
     // Without miners their sections may be there, and are checked, but nothing in them is needed. The
@@ -182,7 +183,7 @@ fn api(reader: &mut Reader) -> Option<Api> {
     Some(api)
 }
 
-fn policies(reader: &mut Reader) -> Option<Vec<PolicyEntry>> {
+fn policies(reader: &mut Reader, mode: Option<Mode>) -> Option<Vec<PolicyEntry>> {
     if reader.policies() == 0 {
         reader.fault_of_file("there is no [[policy]]; a gateway without one would judge nothing");
         return None;
@@ -209,6 +210,14 @@ fn policies(reader: &mut Reader) -> Option<Vec<PolicyEntry>> {
             entries.push(entry);
             entries
         });
+    }
+    let enforces = |entry: &PolicyEntry| entry.enforcement == Enforcement::Enforce;
+    if mode == Some(Mode::Inline) && entries.as_ref().is_some_and(|entries| !entries.iter().any(enforces)) {
+        reader.fault_of_file(
+            "every [[policy]] is monitored, so none could refuse anything; in inline mode at least one must have \
+             enforcement = \"enforce\"",
+        );
+        return None;
     }
     entries
 }

@@ -486,3 +486,11 @@ fn a_policy_enforces_unless_it_is_to_be_monitored() {
         ]
     );
 }
+
+#[test]
+fn inline_mode_wants_a_policy_that_enforces() {
+    let monitored = GOOD.replace("[miners]", "enforcement = \"monitor\"\n[miners]");
+    let found = faults(&monitored, &SECRETS);
+    assert!(found.len() == 1 && found[0].contains("every [[policy]] is monitored"), "{found:?}");
+    assert!(parse(&monitored.replace("inline", "observe"), &SECRETS).is_ok());
+}

@@ -90,6 +90,7 @@ impl Line {
                     Enforced::Logged if e.verdict.accepted => (GREEN, "accepted (shadow)"),
                     Enforced::Logged => (RED, "rejected (shadow)"),
                     Enforced::InUse => (GREEN, "in use, accepted again"),
+                    Enforced::AskedAgain => (YELLOW, "no answer, asked again"),
                     Enforced::Withdrawn => (RED, "WITHDRAWN"),
                     Enforced::Superseded => (DIM, "superseded"),
                 };

@@ -245,6 +245,9 @@ pub enum Enforced {
     Logged,
     /// Judged again, accepted, and work already: miners keep it.
     InUse,
+    /// The answer says nothing about the template (this machine was too slow or too busy); what was decided
+    /// before holds, and it is asked again.
+    AskedAgain,
     /// Judged again, refused, and work already (inline): it is taken back, miners are held.
     Withdrawn,
     /// It came too late to decide: a newer template, or the verdict timeout, had decided already.

@@ -106,6 +106,8 @@ pub struct Gate {
     pending: VecDeque<Pending>,
     /// What miners work on.
     in_use: Option<Judged>,
+    /// What was taken back from them; they have it still, as held work.
+    withdrawn: Option<Judged>,
     /// The newest template that was refused since: what observe mode would give out.
     refused: Option<Judged>,
     sequence: u64,
@@ -124,6 +126,7 @@ impl Gate {
             switch_deadline: now,
             pending: VecDeque::with_capacity(MAX_PENDING),
             in_use: None,
+            withdrawn: None,
             refused: None,
             sequence: 0,
             released: 0,
@@ -138,6 +141,13 @@ impl Gate {
     /// The newest tip; `None` before the first template and while the source is silent.
     pub fn tip(&self) -> Option<BlockHash> {
         self.tip
+    }
+
+    /// The templates on which a second verdict would matter: what miners work on, what was taken back from
+    /// them, and what was refused last.
+    pub fn judged(&self) -> impl Iterator<Item = TemplateDigest> {
+        let judged = [&self.in_use, &self.withdrawn, &self.refused];
+        judged.into_iter().flatten().map(|judged| judged.template.template.digest)
     }
 
     /// Miners wait for work on the newest tip, so another template is wanted at once.
@@ -228,6 +238,7 @@ impl Gate {
         if self.phase == Phase::Holding && now >= self.unserved_since + self.timings.hold_timeout {
             self.phase = Phase::Expired;
             self.in_use = None;
+            self.withdrawn = None;
             actions.push(Action::Expire(Reason::PrevhashHoldExpired));
         }
         actions
@@ -243,6 +254,7 @@ impl Gate {
         self.tip = None;
         self.pending.clear();
         self.in_use = None;
+        self.withdrawn = None;
         self.refused = None;
         match std::mem::replace(&mut self.phase, Phase::Expired) {
             Phase::Expired => Vec::new(),
@@ -282,13 +294,20 @@ impl Gate {
             in_use.would_reject.clone_from(&verdict.reason_code);
             return self.confirm(now);
         }
-        if let Some(refused) = self.refused.as_mut().filter(named)
-            && Some(refused.template.template.previous_block_hash) == self.tip
-        {
+        let tip = self.tip;
+        let on_tip = |judged: &&mut Judged| Some(judged.template.template.previous_block_hash) == tip;
+        if let Some(withdrawn) = self.withdrawn.as_mut().filter(named).filter(on_tip) {
+            withdrawn.would_reject.clone_from(&verdict.reason_code);
+            return match &verdict.reason_code {
+                Some(_) => vec![Action::Refused(digest)],
+                None => self.resume(),
+            };
+        }
+        if let Some(refused) = self.refused.as_mut().filter(named).filter(on_tip) {
             refused.would_reject.clone_from(&verdict.reason_code);
             return match &verdict.reason_code {
                 Some(_) => vec![Action::Refused(digest)],
-                None => self.take_up_refused(now),
+                None => self.release_refused(now),
             };
         }
         match self.mode {
@@ -301,7 +320,7 @@ impl Gate {
     fn confirm(&mut self, now: Instant) -> Vec<Action> {
         let would_reject = self.in_use.as_ref().and_then(|in_use| in_use.would_reject.clone());
         if self.mode == Mode::Inline && would_reject.is_some() && self.phase == Phase::Following {
-            self.refused = self.in_use.take();
+            self.withdrawn = self.in_use.take();
             self.phase = Phase::Holding;
             self.unserved_since = now;
             return vec![Action::Hold(Reason::WorkWithdrawn)];
@@ -311,10 +330,15 @@ impl Gate {
 
     /// Inline mode held something back, and observe mode does not.
     fn give_what_there_is(&mut self, now: Instant) -> Vec<Action> {
-        if self.refused.as_ref().is_some_and(|r| Some(r.template.template.previous_block_hash) == self.tip) {
-            return self.take_up_refused(now);
+        let tip = self.tip;
+        let on_tip = |judged: &Judged| Some(judged.template.template.previous_block_hash) == tip;
+        if self.refused.as_ref().is_some_and(on_tip) {
+            return self.release_refused(now);
         }
-        if self.pending.iter().any(|pending| Some(pending.template.previous_block_hash) == self.tip) {
+        if self.withdrawn.as_ref().is_some_and(on_tip) {
+            return self.resume();
+        }
+        if self.pending.iter().any(|pending| Some(pending.template.previous_block_hash) == tip) {
             // Its verdict, or the lack of one, releases it.
             self.phase = Phase::Switching;
             return Vec::new();
@@ -323,15 +347,16 @@ impl Gate {
     }
 
     /// What was refused last, on the newest tip, is fine now.
-    fn take_up_refused(&mut self, now: Instant) -> Vec<Action> {
+    fn release_refused(&mut self, now: Instant) -> Vec<Action> {
         let Some(Judged { template, would_reject }) = self.refused.take() else { return Vec::new() };
-        // Withdrawn work that miners still have is not sent again: they would repeat what they did.
-        if template.sequence == self.released && self.phase == Phase::Holding {
-            self.phase = Phase::Following;
-            self.in_use = Some(Judged { template, would_reject });
-            return vec![Action::Resume];
-        }
         self.release(now, template, would_reject)
+    }
+
+    /// Miners have it still: it is not sent again, or they would repeat what they did.
+    fn resume(&mut self) -> Vec<Action> {
+        self.in_use = self.withdrawn.take();
+        self.phase = Phase::Following;
+        vec![Action::Resume]
     }
 
     fn release(&mut self, now: Instant, pending: Pending, would_reject: Option<VerdictCode>) -> Vec<Action> {
@@ -342,6 +367,7 @@ impl Gate {
         self.released = pending.sequence;
         let template = Admitted::new(pending.template.clone(), would_reject.clone());
         self.in_use = Some(Judged { template: pending, would_reject });
+        self.withdrawn = None;
         self.refused = None;
         vec![Action::Release { template, new_tip, since_tip }]
     }

@@ -215,6 +215,22 @@ fn a_change_to_observe_with_nothing_to_give_asks_for_a_template() {
 }
 
 #[test]
+fn withdrawn_work_is_not_forgotten_when_a_newer_template_is_refused() {
+    let (mut gate, now) = gate(Mode::Inline);
+    let (work, newer) = (template(1, 0), template(1, 1));
+    gate.on_template(now, work.clone());
+    gate.on_verdict(now, work.digest, &Verdict::accept());
+    gate.on_verdict(now, work.digest, &reject());
+    gate.on_template(now, newer.clone());
+    gate.on_verdict(now, newer.digest, &reject());
+    assert_eq!(gate.judged().collect::<Vec<_>>(), [work.digest, newer.digest]);
+    let actions = gate.on_verdict(now, work.digest, &Verdict::accept());
+    assert!(matches!(actions[..], [Action::Resume]), "the policies were rolled back: {actions:?}");
+    let actions = gate.on_verdict(now, newer.digest, &Verdict::accept());
+    assert!(matches!(actions[..], [Action::Release { new_tip: false, .. }]), "{actions:?}");
+}
+
+#[test]
 fn what_the_old_policies_refused_goes_out_when_the_new_ones_accept_it() {
     let (mut gate, now) = following(Mode::Inline);
     let next = template(2, 0);

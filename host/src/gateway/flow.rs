@@ -1,15 +1,18 @@
 //! News to verdicts to work: the one task that drives the gate.
 
-use super::source::News;
+use super::{
+    asked::{AskedTemplates, Question},
+    source::News,
+};
 use crate::{
     event::{self, Event, Events, schema},
     gate::{Action, Admitted, Gate, Mode},
     job::Job,
     miner::Work,
-    policy::{Inputs, Judge, Judged, Judgement, Monitored, PolicyResult, SetDigest, store::LoadedSet},
+    policy::{Inputs, Judge, Judged, Judgement, Monitored, PolicyResult, store::LoadedSet},
     reason::Reason,
     record::Recorder,
-    template::{Sourced, Template, TemplateDigest, best::BestValues},
+    template::{Sourced, Template, best::BestValues},
 };
 use std::{
     future::pending,
@@ -38,26 +41,7 @@ pub(super) struct Flow {
     pub(super) events: Events,
     pub(super) next_serial: u64,
     pub(super) best: BestValues,
-    /// The newest template given to the policies.
-    pub(super) newest: Option<Asked>,
-    /// The one that miners work on.
-    pub(super) in_use: Option<Asked>,
-}
-
-/// A template that the policies were asked about, to ask them again when they are others.
-#[derive(Clone)]
-pub(super) struct Asked {
-    sourced: Sourced,
-    /// The set that answered; none while the answer is outstanding.
-    judged_by: Option<SetDigest>,
-    /// The answer said nothing about the template: this machine was too slow or too busy.
-    unanswered: bool,
-}
-
-impl Asked {
-    fn digest(&self) -> TemplateDigest {
-        self.sourced.template.digest
-    }
+    pub(super) asked: AskedTemplates,
 }
 
 impl Flow {
@@ -70,11 +54,14 @@ impl Flow {
             let deadline = self.gate.deadline();
             tokio::select! {
                 _ = down.wait_for(|down| *down) => return,
-                Some(judged) = judging.join_next() => {
-                    if let Ok(judged) = judged {
-                        self.judged(judged);
+                Some(judged) = judging.join_next() => match judged {
+                    Ok(judged) => self.judged(judged),
+                    Err(error) => {
+                        tracing::error!(%error, "a judgement was lost");
+                        self.asked.lost();
+                        self.ask.notify_one();
                     }
-                }
+                },
                 () = until(deadline) => {
                     let actions = self.gate.on_time(Instant::now());
                     self.carry_out(actions);
@@ -87,26 +74,41 @@ impl Flow {
                         let actions = self.gate.on_source_stale();
                         self.carry_out(actions);
                     }
-                    Some(News::Template(sourced)) => {
-                        if self.is_known(&sourced.template) {
-                            continue;
-                        }
-                        let actions = self.gate.on_template(Instant::now(), sourced.template.clone());
-                        self.carry_out(actions);
-                        self.ask_policies(&mut judging, &sourced);
-                        self.newest = Some(Asked { sourced: *sourced, judged_by: None, unanswered: false });
-                    }
+                    Some(News::Template(sourced)) => self.template(*sourced, &mut judging),
                 },
             }
         }
     }
 
-    fn ask_policies(&mut self, judging: &mut JoinSet<Judged>, sourced: &Sourced) {
-        let best = self.best.note(&sourced.template);
+    /// The source gave a template.
+    fn template(&mut self, sourced: Sourced, judging: &mut JoinSet<Judged>) {
+        let (now, template) = (Instant::now(), &sourced.template);
+        if self.is_known(template) {
+            return;
+        }
+        if self.gate.mode().serves_miners()
+            && let Err(error) = template.coinbase.split()
+        {
+            // No job can be made with it, so it need not be judged; but there is a tip.
+            let (reason, detail) = (Reason::TemplateSourceInvalid, error.to_string());
+            self.events.emit(Event::WorkFailed { reason, detail });
+            self.gate.on_tip(now, template.previous_block_hash);
+            return self.ask.notify_one();
+        }
+        let actions = self.gate.on_template(now, template.clone());
+        self.carry_out(actions);
+        let best = self.best.note(template);
         let context = sourced.context.taken(event::unix_ms() / 1000, sourced.received.elapsed(), best);
-        let inputs = Inputs { template: sourced.template.clone(), context: Arc::new(context) };
-        let (judge, recorder, declared) =
-            (self.judge.clone(), self.recorder.clone(), sourced.declared.clone());
+        let inputs = Inputs { template: template.clone(), context: Arc::new(context) };
+        let question = Question { declared: sourced.declared, inputs };
+        let names: Vec<_> = self.gate.judged().collect();
+        self.asked.ask(&question, &names);
+        self.ask_policies(judging, question);
+    }
+
+    fn ask_policies(&self, judging: &mut JoinSet<Judged>, question: Question) {
+        let (judge, recorder) = (self.judge.clone(), self.recorder.clone());
+        let Question { declared, inputs } = question;
         judging.spawn(async move {
             let judged = judge.judge(inputs).await;
             if let Some(recorder) = recorder {
@@ -116,33 +118,21 @@ impl Flow {
         });
     }
 
-    /// What a set judged that no longer runs, and that still matters, the running one is asked about: what
-    /// miners work on, and the newest template. An answer that is still outstanding is waited for, so
-    /// that the two cannot overtake each other.
+    /// Asks the running set about what another one judged and still matters: what miners work on or may
+    /// get back, and the newest template.
     fn judge_again(&mut self, judging: &mut JoinSet<Judged>) {
+        let matters: Vec<_> = self.gate.judged().chain(self.asked.newest()).collect();
         let running = self.judge.store().running().digest();
-        let tip = self.gate.tip();
-        let mut again: Vec<Sourced> = Vec::new();
-        for asked in [&mut self.in_use, &mut self.newest].into_iter().flatten() {
-            let outdated = asked.judged_by.is_some_and(|set| set != running);
-            if outdated && tip == Some(asked.sourced.template.previous_block_hash) {
-                asked.judged_by = None;
-                if again.iter().all(|sourced| sourced.template.digest != asked.digest()) {
-                    again.push(asked.sourced.clone());
-                }
-            }
-        }
-        for sourced in again {
-            self.ask_policies(judging, &sourced);
+        for question in self.asked.again(&matters, running) {
+            self.ask_policies(judging, question);
         }
     }
 
     /// The source gave the same template again: its verdict stands, and a second job of it would only
     /// make miners repeat their work. While miners wait, the source is asked on.
     fn is_known(&self, template: &Template) -> bool {
-        let asked = |newest: &Asked| newest.digest() == template.digest && !newest.unanswered;
         let known =
-            self.newest.as_ref().is_some_and(asked) && self.gate.tip() == Some(template.previous_block_hash);
+            self.asked.is_newest(template.digest) && self.gate.tip() == Some(template.previous_block_hash);
         if known && self.gate.is_waiting() {
             self.ask.notify_one();
         }
@@ -151,11 +141,9 @@ impl Flow {
 
     fn judged(&mut self, judged: Judged) {
         let Judged { judgement, by, inputs } = judged;
-        for asked in [&mut self.in_use, &mut self.newest].into_iter().flatten() {
-            if asked.digest() == judgement.template {
-                asked.judged_by = Some(judgement.set);
-                asked.unanswered = judgement.infrastructure_fault;
-            }
+        let failed = judgement.infrastructure_fault;
+        if !self.asked.answered(judgement.template, judgement.set, failed) {
+            return self.record(&inputs.template, judgement, &[]);
         }
         let actions = self.gate.on_verdict(Instant::now(), judgement.template, &judgement.verdict);
         self.record(&inputs.template, judgement, &actions);
@@ -178,6 +166,7 @@ impl Flow {
             Some(Action::Confirmed(None)) => schema::Enforced::InUse,
             Some(Action::Confirmed(Some(_))) => schema::Enforced::WouldReject,
             Some(Action::Hold(Reason::WorkWithdrawn)) => schema::Enforced::Withdrawn,
+            None => schema::Enforced::AskedAgain,
             _ => schema::Enforced::Refused,
         };
         self.events.emit(Event::TemplateJudged(Box::new(schema::TemplateJudged {
@@ -213,7 +202,6 @@ impl Flow {
                     self.ask.notify_one();
                 }
                 Action::Expire(reason) => {
-                    self.in_use = None;
                     self.work
                         .send_modify(|work| *work = Work { job: None, held: true, closed: Some(reason) });
                     let connections = self.connections.load(Ordering::Relaxed);
@@ -238,7 +226,7 @@ impl Flow {
     }
 
     fn release(&mut self, template: Admitted<Template>, new_tip: bool, since_tip: Duration) {
-        let named = template.digest;
+        let digest = template.digest.to_string();
         let height = template.height;
         let would_reject = template.would_reject().map(ToString::to_string);
         let job = match Job::new(template, self.next_serial) {
@@ -251,14 +239,13 @@ impl Flow {
         self.events.emit(Event::WorkReleased(schema::WorkReleased {
             reason: if new_tip { Reason::PrevhashSwitched } else { Reason::TemplateAdmitted },
             job: job.serial,
-            template: named.to_string(),
+            template: digest,
             height,
             would_reject,
             since_tip_ms: u64::try_from(since_tip.as_millis()).unwrap_or(u64::MAX),
             connections: self.connections.load(Ordering::Relaxed),
         }));
         self.next_serial += 1;
-        self.in_use = self.newest.iter().chain(&self.in_use).find(|asked| asked.digest() == named).cloned();
         self.work.send_replace(Work { job: Some(Arc::new(job)), held: false, closed: None });
     }
 }

@@ -7,11 +7,12 @@
 //! ```
 //!
 //! - `source`: asks the template source for news, with backoff and a staleness watch
-//! - `flow`: news to verdicts to work
+//! - `flow`: news to verdicts to work; `asked`: what the policies were asked about
 //! - `blocks`: solved blocks back to the source
 //!
 //! Beside it: the HTTP surface (`api`) and the changes of the policy set (`swap`).
 
+mod asked;
 mod blocks;
 mod flow;
 mod source;
@@ -182,8 +183,7 @@ impl Gateway {
             events: events.clone(),
             next_serial: 1,
             best: Default::default(),
-            newest: None,
-            in_use: None,
+            asked: Default::default(),
         };
         Ok(Self {
             source: tokio::spawn(watcher.run(down.clone())),

@@ -64,7 +64,7 @@ pub(crate) fn specs() -> Vec<PolicySpec> {
 
 /// A template of so many transactions that the whole pack accepts, and everything known about the world.
 pub(crate) fn inputs(count: u64) -> Inputs {
-    let template = templates::with_fees((0..count).map(|index| 1_000 + index));
+    let template = templates::small_with_fees((0..count).map(|index| 1_000 + index));
     let tip = ChainTip {
         hash: template.previous_block_hash,
         height: template.height - 1,

@@ -32,9 +32,21 @@ pub(crate) fn sourced(fees: impl IntoIterator<Item = u64>, context: Context) -> 
     Sourced::new(declared, template, context)
 }
 
+/// The same with transactions of 396 weight units, of which 10,000 fit into a block.
+#[allow(dead_code, reason = "most tests do not need it")]
+pub(crate) fn small_with_fees(fees: impl IntoIterator<Item = u64>) -> Arc<Template> {
+    Arc::new(assemble(&paying_to(22, fees)).expect("the template is well-formed"))
+}
+
 /// The same as a source declares it.
 pub(crate) fn declared(fees: impl IntoIterator<Item = u64>) -> Declared {
-    let transactions: Vec<DeclaredTransaction> = (0..).zip(fees).map(transaction).collect();
+    paying_to(34, fees)
+}
+
+/// Transactions that pay to scripts of this length.
+fn paying_to(script_len: usize, fees: impl IntoIterator<Item = u64>) -> Declared {
+    let entry = |(index, fee)| transaction(index, fee, script_len);
+    let transactions: Vec<DeclaredTransaction> = (0..).zip(fees).map(entry).collect();
     let total: u64 = transactions.iter().filter_map(|transaction| transaction.fee).sum();
     let commitment = {
         let wtxid = |entry: &DeclaredTransaction| {
@@ -65,7 +77,7 @@ pub(crate) fn declared(fees: impl IntoIterator<Item = u64>) -> Declared {
 }
 
 /// One input that the template does not create (a key spend of a taproot output), one output.
-fn transaction((index, fee): (u32, u64)) -> DeclaredTransaction {
+fn transaction(index: u32, fee: u64, script_len: usize) -> DeclaredTransaction {
     let transaction = Transaction {
         version: transaction::Version::TWO,
         lock_time: LockTime::ZERO,
@@ -77,7 +89,7 @@ fn transaction((index, fee): (u32, u64)) -> DeclaredTransaction {
         }],
         output: vec![TxOut {
             value: Amount::from_sat(50_000),
-            script_pubkey: ScriptBuf::from(vec![0x51; 34]),
+            script_pubkey: ScriptBuf::from(vec![0x51; script_len]),
         }],
     };
     DeclaredTransaction { bytes: serialize(&transaction), fee: Some(fee), ..Default::default() }

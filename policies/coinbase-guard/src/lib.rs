@@ -12,7 +12,7 @@ use reservegrid_policy_sdk::{
 /// All the satoshi there can be.
 const MAX_MONEY: u64 = 2_100_000_000_000_000;
 
-/// How an output with the witness commitment begins (BIP 141).
+/// How an output with the witness commitment begins; 32 bytes of hash follow, and nothing else should (BIP 141).
 const COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 /// The policy with its settings.
@@ -75,6 +75,11 @@ impl Policy for CoinbaseGuard {
             ),
             tag: settings.text("tag", "Text that the scriptSig must contain; empty for none.", 100, Some("")),
         };
+        let names: Vec<String> = policy.payouts.iter().map(Payout::name).collect();
+        let twice = |index: usize| !names[index].is_empty() && names[..index].contains(&names[index]);
+        if (1..names.len()).any(twice) {
+            settings.fault("payouts", "names somebody twice; one amount would count for both");
+        }
         if policy.payouts.is_empty() && policy.tag.is_empty() {
             settings.fault("payouts", "there is nothing to check: list a payout or give a tag");
         }
@@ -172,15 +177,14 @@ impl CoinbaseGuard {
         if self.accept_other_outputs {
             return Ok(());
         }
-        let carries_data = |script: &[u8]| {
-            script.starts_with(&COMMITMENT_PREFIX)
-                || self.data_prefixes.iter().any(|prefix| script.starts_with(prefix))
-        };
-        let expected = |output: &CoinbaseOutput| {
+        let listed = |script: &[u8]| self.data_prefixes.iter().any(|prefix| script.starts_with(prefix));
+        // Only the last one counts (BIP 141), so a second could carry anything.
+        let commitment = outputs.iter().rposition(|output| is_commitment(&output.script));
+        let expected = |(index, output): (usize, &CoinbaseOutput)| {
             self.payouts.iter().any(|payout| payout.is_paid_by(output))
-                || (output.value == 0 && carries_data(&output.script))
+                || (output.value == 0 && (Some(index) == commitment || listed(&output.script)))
         };
-        let Some(index) = outputs.iter().position(|output| !expected(output)) else {
+        let Some(index) = outputs.iter().enumerate().position(|output| !expected(output)) else {
             return Ok(());
         };
         let CoinbaseOutput { value, script, address } = &outputs[index];
@@ -192,6 +196,10 @@ impl CoinbaseGuard {
             .with("output_value", *value)
             .with("output_script", script))
     }
+}
+
+fn is_commitment(script: &[u8]) -> bool {
+    script.len() == COMMITMENT_PREFIX.len() + 32 && script.starts_with(&COMMITMENT_PREFIX)
 }
 
 fn missing(payout: &str, found: usize, required: usize) -> Rejection {

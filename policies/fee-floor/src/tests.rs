@@ -52,6 +52,12 @@ fn an_unknown_mempool_is_treated_as_the_operator_chose() {
 }
 
 #[test]
+fn with_every_tier_at_zero_the_mempool_need_not_be_known() {
+    let settings = r#"{"min_avg_fee": {"mid": 0, "high": 0}}"#;
+    assert!(fees(settings, [0], Context::default()).is_ok());
+}
+
+#[test]
 fn the_sum_of_fees_has_a_floor_of_its_own() {
     let settings = r#"{"min_avg_fee": {"mid": 0, "high": 0}, "min_total_fees": 1000}"#;
     assert!(fees(settings, [400, 600], mempool(0)).is_ok());
