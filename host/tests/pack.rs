@@ -5,6 +5,7 @@
 #[path = "policy/pack.rs"]
 mod pack;
 #[path = "policy/templates.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
 mod templates;
 
 use reservegrid::policy::{EngineLimits, Loads, PolicyEngine, PolicySet};

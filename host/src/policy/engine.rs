@@ -180,7 +180,7 @@ fn pool(limits: &EngineLimits, slots: u32) -> InstanceAllocationStrategy {
     // Keeping a used memory mapped saves the page faults of the next evaluation, but without the
     // kernel's help (Linux 6.7) all of it would be wiped each time, which costs more.
     if PoolingAllocationConfig::is_pagemap_scan_available() {
-        pool.linear_memory_keep_resident(4 << 20).table_keep_resident(1 << 16);
+        pool.linear_memory_keep_resident(4 << 20).table_keep_resident(1 << 12);
     }
     InstanceAllocationStrategy::Pooling(pool)
 }
