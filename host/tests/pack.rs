@@ -8,7 +8,11 @@ mod pack;
 #[expect(dead_code, reason = "other tests use more of it")]
 mod templates;
 
-use reservegrid::policy::{EngineLimits, Loads, PolicyEngine, PolicySet};
+use reservegrid::{
+    policy::{Enforcement, EngineLimits, Inputs, Judgement, Loads, PolicyEngine, PolicySet, PolicySpec},
+    reason::Reason,
+    template::facts::assemble,
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -123,6 +127,31 @@ fn no_policy_of_the_pack_uses_much_more_fuel_than_is_written_down() {
     }
 }
 
+/// The guard of the engine itself, apart from the pack, is tested in `policy.rs`.
+#[test]
+fn a_wrongly_declared_template_is_for_an_enforcing_integrity_to_refuse() {
+    let mut declared = templates::declared([500, 501]);
+    declared.transactions[1].weight = Some(4);
+    let wrong = Inputs {
+        template: Arc::new(assemble(&declared).unwrap()),
+        context: Arc::new(templates::mempool(2_000_000)),
+    };
+    let engine = engine(None);
+    let judged = |specs: &[PolicySpec], inputs: &Inputs| {
+        let Judgement { verdict, decided_by, .. } = PolicySet::load(&engine, specs).unwrap().evaluate(inputs);
+        (verdict.reason_code.map(|code| code.to_string()), decided_by)
+    };
+    let spec = |name| PolicySpec { module: pack::module(name), ..pack::spec(name) };
+    let (floor, integrity) = (spec("fee-floor"), spec("integrity"));
+    let watching = PolicySpec { enforcement: Enforcement::Monitor, ..integrity.clone() };
+    let refused = (Some(Reason::TemplateSourceInvalid.code().to_owned()), None);
+    assert_eq!(judged(std::slice::from_ref(&floor), &wrong), refused);
+    assert_eq!(judged(&[floor.clone(), watching], &wrong), refused, "a monitored policy does not count");
+    let named = (Some("template_weight_mismatch".to_owned()), Some("integrity".to_owned()));
+    assert_eq!(judged(&[floor.clone(), integrity.clone()], &wrong), named);
+    assert_eq!(judged(&[integrity, floor], &pack::inputs(3)), (None, None));
+}
+
 #[test]
 fn compiled_code_is_kept_used_by_the_next_start_and_never_believed_when_it_changed() {
     let dir = tempfile::tempdir().unwrap();
@@ -150,7 +179,8 @@ fn compiled_code_is_kept_used_by_the_next_start_and_never_believed_when_it_chang
     fs::write(&files[1], &whole[..whole.len() / 3]).unwrap();
     fs::write(&files[2], "").unwrap();
     fs::set_permissions(&files[3], PermissionsExt::from_mode(0o666)).unwrap();
-    assert_eq!(start(), (4, modules - 4));
+    fs::copy(&files[5], &files[4]).unwrap(); // whole, but the code of another module
+    assert_eq!(start(), (5, modules - 5));
     assert_eq!(start(), (0, modules), "they were replaced");
 
     // A set that is loaded already is not loaded again.

@@ -14,7 +14,7 @@ use reservegrid::{
         PolicySet, PolicySpec, PolicyStore, Verdict,
     },
     reason::Reason,
-    template::{Context, Template},
+    template::{Context, Template, facts::assemble},
 };
 use serde_json::{Value, json};
 use std::{
@@ -155,13 +155,15 @@ fn the_same_inputs_take_the_same_fuel_on_any_set() {
 }
 
 #[test]
-fn other_settings_or_other_fuel_make_another_set() {
+fn other_settings_other_fuel_or_other_memory_make_another_set() {
     let digest = |settings, fuel| {
         let spec = PolicySpec { fuel, ..spec(fee_floor(), settings) };
         load_set(EngineLimits::default(), &[spec]).unwrap().digest()
     };
     let base = digest(tiers(), DEFAULT_FUEL);
     assert_ne!(base, digest(tiers(), DEFAULT_FUEL + 1));
+    let memory = EngineLimits { memory_bytes: 32 << 20, ..EngineLimits::default() };
+    assert_ne!(base, load_set(memory, &[spec(fee_floor(), tiers())]).unwrap().digest());
     assert_ne!(base, digest(json!({ "min_avg_fee": { "mid": 0, "high": 0 } }), DEFAULT_FUEL));
 }
 
@@ -333,6 +335,123 @@ fn a_stopped_guest_costs_its_instance_and_nothing_else() {
     }
 }
 
+/// A set of guests written by hand: for each its name, its body of `evaluate`, and whether it counts.
+fn guests(limits: EngineLimits, guests: &[(&str, &str, Enforcement)]) -> PolicySet {
+    let dir = tempfile::tempdir().unwrap();
+    let spec = |(name, evaluate, enforcement): &(&str, &str, Enforcement)| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, hostile::component(evaluate)).unwrap();
+        PolicySpec {
+            name: (*name).into(),
+            fuel: u64::MAX,
+            enforcement: *enforcement,
+            ..spec(path, json!({}))
+        }
+    };
+    load_set(limits, &guests.iter().map(spec).collect::<Vec<_>>()).unwrap()
+}
+
+const ACCEPTS: &str = "i32.const 1024";
+const ENDLESS: &str = "(loop (br 0)) unreachable";
+
+/// Code and infrastructure fault of each policy, in order.
+fn said(judgement: &Judgement) -> Vec<(Option<String>, bool)> {
+    let code = |verdict: &Verdict| verdict.reason_code.as_ref().map(ToString::to_string);
+    judgement.policies.iter().map(|said| (code(&said.verdict), said.infrastructure_fault)).collect()
+}
+
+#[test]
+fn a_policy_has_what_the_ones_before_it_left_of_the_sets_time() {
+    use Enforcement::Enforce;
+    let limits = EngineLimits { deadline: Duration::from_secs(1), ..EngineLimits::default() };
+    let set = guests(limits, &[("endless", ENDLESS, Enforce), ("good", ACCEPTS, Enforce)]);
+    let judgement = set.evaluate(&inputs(with_fees([1]), Context::default()));
+    let late = (Some(Reason::PolicyDeadlineExceeded.code().to_owned()), true);
+    assert_eq!(said(&judgement), [late.clone(), late], "nothing was left for the second");
+    assert_eq!(judgement.decided_by.as_deref(), Some("endless"));
+    assert!(judgement.infrastructure_fault);
+}
+
+#[test]
+fn a_rejection_stays_the_verdict_when_a_later_policy_is_too_late() {
+    use Enforcement::Enforce;
+    let limits = EngineLimits { deadline: Duration::from_secs(1), ..EngineLimits::default() };
+    let rejects = hostile::reject("listed_code", "fine", 0);
+    let set = guests(limits, &[("strict", &rejects, Enforce), ("endless", ENDLESS, Enforce)]);
+    let judgement = set.evaluate(&inputs(with_fees([1]), Context::default()));
+    assert_eq!(judgement.decided_by.as_deref(), Some("strict"));
+    assert_eq!(judgement.verdict.reason_code.as_ref().unwrap().as_str(), "listed_code");
+    assert!(!judgement.infrastructure_fault, "the template was refused for what it is");
+    let late = Some(Reason::PolicyDeadlineExceeded.code().to_owned());
+    assert_eq!(said(&judgement), [(Some("listed_code".into()), false), (late, true)]);
+}
+
+/// A template of which one transaction is declared with a weight that it does not have.
+fn declared_wrongly() -> Inputs {
+    let mut declared = templates::declared([500, 501]);
+    declared.transactions[1].weight = Some(4);
+    let template = assemble(&declared).unwrap();
+    assert_eq!(template.discrepancies.len(), 1);
+    inputs(Arc::new(template), mempool(1_000_000))
+}
+
+const ASKS: &str = "(call $discrepancies (i32.const 512))";
+
+#[test]
+fn a_discrepancy_that_no_enforcing_policy_asked_for_is_refused_by_the_gateway() {
+    use Enforcement::{Enforce, Monitor};
+    let asks = format!("{ASKS} {ACCEPTS}");
+    for policies in [
+        vec![],
+        vec![("good", ACCEPTS, Enforce)],
+        vec![("good", ACCEPTS, Enforce), ("watcher", &asks, Monitor)],
+    ] {
+        let set = guests(patient(), &policies);
+        let judgement = set.evaluate(&declared_wrongly());
+        assert_eq!(
+            judgement.verdict.reason_code.as_ref().map(ToString::to_string).as_deref(),
+            Some(Reason::TemplateSourceInvalid.code())
+        );
+        let detail = judgement.verdict.reason_detail.as_deref().unwrap();
+        assert!(detail.contains("of transaction 1 is declared as 4, but"), "{detail}");
+        assert_eq!(judgement.decided_by, None);
+        assert!(!judgement.infrastructure_fault);
+        let fine = set.evaluate(&inputs(with_fees([500, 501]), mempool(1_000_000)));
+        assert!(fine.verdict.accepted, "{:?}", fine.verdict);
+    }
+}
+
+#[test]
+fn a_policy_that_asked_and_answered_has_judged_the_discrepancies_wherever_it_stands() {
+    use Enforcement::Enforce;
+    let asks = format!("{ASKS} {ACCEPTS}");
+    for policies in [
+        [("asks", asks.as_str(), Enforce), ("good", ACCEPTS, Enforce)],
+        [("good", ACCEPTS, Enforce), ("asks", asks.as_str(), Enforce)],
+    ] {
+        let judgement = guests(patient(), &policies).evaluate(&declared_wrongly());
+        assert!(judgement.verdict.accepted, "{:?}", judgement.verdict);
+    }
+}
+
+#[test]
+fn a_policy_that_asks_and_then_fails_lets_nothing_through() {
+    use Enforcement::Enforce;
+    let asks = format!("{ASKS} unreachable");
+    let set = guests(patient(), &[("asks", &asks, Enforce), ("good", ACCEPTS, Enforce)]);
+    let judgement = set.evaluate(&declared_wrongly());
+    assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicyTrapped.code());
+    assert_eq!(judgement.decided_by.as_deref(), Some("asks"));
+}
+
+#[test]
+fn a_small_budget_for_evaluations_does_not_keep_a_policy_from_being_loaded() {
+    let set = load_set(patient(), &[PolicySpec { fuel: 1, ..spec(fee_floor(), tiers()) }]).unwrap();
+    let judgement = set.evaluate(&inputs(with_fees([500]), mempool(0)));
+    assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicyFuelExhausted.code());
+    assert!(judgement.verdict.reason_detail.unwrap().contains("its 1 units"));
+}
+
 fn judge(limits: EngineLimits, workers: usize) -> Judge {
     let engine = PolicyEngine::start(limits, None).unwrap();
     let store = PolicyStore::load(engine, vec![spec(fee_floor(), tiers())], 0).unwrap();
@@ -351,4 +470,34 @@ async fn without_a_free_place_the_judge_rejects_instead_of_queueing() {
     let Judgement { verdict, infrastructure_fault, .. } = judged.judgement;
     assert_eq!(verdict.reason_code.unwrap().as_str(), Reason::PolicySetUnavailable.code());
     assert!(infrastructure_fault);
+}
+
+#[tokio::test]
+async fn when_every_place_stays_taken_the_judge_rejects_and_names_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let module = dir.path().join("endless.wasm");
+    std::fs::write(&module, hostile::component(ENDLESS)).unwrap();
+    let limits = EngineLimits { deadline: Duration::from_millis(500), ..EngineLimits::default() };
+    let engine = PolicyEngine::start(limits, None).unwrap();
+    let spec = PolicySpec { fuel: u64::MAX, ..spec(module, json!({})) };
+    let judge = Judge::new(Arc::new(PolicyStore::load(engine, vec![spec], 0).unwrap()), 1);
+    // In line for one place, which each has for a whole deadline; the last would wait for seven.
+    let line: Vec<_> = (0..8)
+        .map(|_| {
+            let judge = judge.clone();
+            tokio::spawn(async move { judge.judge(inputs(with_fees([500]), mempool(0))).await.judgement })
+        })
+        .collect();
+    let mut judgements = Vec::new();
+    for place in line {
+        judgements.push(place.await.unwrap());
+    }
+    let code =
+        |judgement: &Judgement| judgement.verdict.reason_code.as_ref().map(ToString::to_string).unwrap();
+    assert!(judgements.iter().all(|judgement| judgement.infrastructure_fault));
+    assert_eq!(code(&judgements[0]), Reason::PolicyDeadlineExceeded.code());
+    assert_eq!(code(&judgements[7]), Reason::PolicySetUnavailable.code());
+    assert!(judgements[7].policies.is_empty());
+    let detail = judgements[7].verdict.reason_detail.as_deref().unwrap();
+    assert!(detail.contains("`workers` in `[engine]`"), "{detail}");
 }

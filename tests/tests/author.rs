@@ -145,6 +145,29 @@ async fn a_case_that_fails_is_shown_with_what_was_expected_and_what_was_found() 
 }
 
 #[tokio::test]
+async fn every_policy_of_the_pack_passes_its_own_cases_and_they_reach_every_code() -> Result<()> {
+    let policies = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&policies)? {
+        let entry = entry?;
+        if entry.path().join("Cargo.toml").is_file() {
+            names.push(entry.file_name().into_string().ok().context("a policy's name is text")?);
+        }
+    }
+    ensure!(names.len() == 6, "the pack has other policies now: {names:?}");
+    for name in names {
+        let (cases, module) = (policies.join(&name), policy(&name)?);
+        let ended =
+            run(&policies, 0, &["test", "--strict", text(&cases)?, "--module", text(&module)?]).await?;
+        let all = fs::read_dir(cases.join("cases"))?.count();
+        let words = format!("{all} cases, {all} passed, 0 failed");
+        ensure!(all > 0 && ended.stdout.contains(&words), "{name}: no {words:?} in\n{}", ended.stdout);
+        ensure!(!ended.stdout.contains("no case reaches"), "{name}: {}", ended.stdout);
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn cases_that_cannot_be_used_are_all_named_and_nothing_is_judged() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let module = policy("fee-floor")?;
@@ -229,7 +252,7 @@ async fn recorded_verdicts_are_bit_for_bit_the_same_when_computed_again() -> Res
     let files = recordings(&config)?;
     ensure!(files.len() == 4, "kept: {files:?}");
     let ended = run(config.folder(), 0, &["replay", "recordings"]).await?;
-    ensure!(ended.stdout.contains("4 the same, 0 different, 0 skipped"), "{}", ended.stdout);
+    ensure!(ended.stdout.contains("4 the same, 0 different, 0 skipped, 0 unusable"), "{}", ended.stdout);
     // With the configuration too, and without the secrets that a gateway would need.
     run(config.folder(), 0, &["replay", "recordings", "--config", "gateway.toml"]).await?;
 
@@ -237,6 +260,7 @@ async fn recorded_verdicts_are_bit_for_bit_the_same_when_computed_again() -> Res
     let file = text(&files[0])?;
     let original = fs::read_to_string(file)?;
     for (place, value, words) in [
+        ("/memory_limit", json!(32 << 20), "policy set: recorded "),
         ("/policies/0/fuel", json!(1), "policy floor: fuel: recorded 1, now "),
         ("/policies/0/verdict/accepted", json!("maybe"), "policy floor: verdict: recorded "),
         ("/verdict/policy_context", json!({ "a": 1 }), "verdict: recorded "),
@@ -267,9 +291,19 @@ async fn recorded_verdicts_are_bit_for_bit_the_same_when_computed_again() -> Res
     );
     fs::write(file, &original)?;
 
-    // A set that cannot be had any more, and a file that is none.
+    // So is what one policy said after another had decided.
+    edit(&files[0], |recording| {
+        recording["policies"][0]["infrastructure_fault"] = json!(true);
+        recording["policies"][0]["verdict"]["reason_code"] = json!("policy_deadline_exceeded");
+    })?;
+    let ended = run(config.folder(), 0, &["replay", file]).await?;
+    ensure!(ended.stdout.contains("1 the same"), "{}", ended.stdout);
+    fs::write(file, &original)?;
+
+    // A set that cannot be had any more, and a file that is none; the others are computed all the same.
     edit(&files[0], |recording| recording["policies"][0]["module"] = json!("/nowhere/floor.wasm"))?;
-    let ended = run(config.folder(), UNUSABLE, &["replay", file]).await?;
+    let ended = run(config.folder(), UNUSABLE, &["replay", "recordings"]).await?;
+    ensure!(ended.stdout.contains("3 the same, 0 different, 0 skipped, 1 unusable"), "{}", ended.stdout);
     ensure!(
         ended.stderr.contains("--config") && ended.stderr.contains("/nowhere/floor.wasm"),
         "{}",

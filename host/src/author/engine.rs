@@ -5,7 +5,6 @@
 
 use super::InputFault;
 use crate::{
-    config::PolicyEntry,
     policy::{
         DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, Judgement, PolicyEngine, PolicyFault, PolicyInfo,
         PolicySet, PolicySpec,
@@ -28,7 +27,12 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn start() -> Result<Self, InputFault> {
-        let limits = EngineLimits { deadline: DEADLINE, ..EngineLimits::default() };
+        Self::with_memory(EngineLimits::default().memory_bytes)
+    }
+
+    /// With so many bytes of memory for each policy, on which verdicts depend.
+    pub(super) fn with_memory(memory_bytes: usize) -> Result<Self, InputFault> {
+        let limits = EngineLimits { deadline: DEADLINE, memory_bytes, ..EngineLimits::default() };
         let engine = PolicyEngine::start(limits, None).map_err(|fault| InputFault(list(&[fault])))?;
         Ok(Self { engine })
     }
@@ -72,19 +76,6 @@ pub(super) fn judge(set: &PolicySet, template: &Arc<Template>, context: &Context
 /// Memory that the first policy of a set came to have, bytes; `None` where the engine did not say.
 pub(super) fn memory(judgement: &Judgement) -> Option<u64> {
     judgement.policies.first()?.memory_bytes.map(|bytes| bytes as u64)
-}
-
-/// The policies of a configuration.
-pub(super) fn specs(entries: &[PolicyEntry]) -> Vec<PolicySpec> {
-    let spec = |entry: &PolicyEntry| PolicySpec {
-        name: entry.name.clone(),
-        module: entry.module.clone(),
-        sha256: entry.sha256,
-        settings: entry.settings.clone(),
-        fuel: entry.fuel,
-        enforcement: entry.enforcement,
-    };
-    entries.iter().map(spec).collect()
 }
 
 /// Faults, one a line.

@@ -17,7 +17,7 @@ use crate::{
 use anyhow::Result;
 use serde_json::Value;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     fmt::Display,
     fs,
     io::Write,
@@ -34,21 +34,34 @@ pub struct Outcome {
     pub different: usize,
     /// Not to be compared.
     pub skipped: usize,
+    /// Not computed again: the recording or its modules cannot be read.
+    pub unusable: usize,
 }
 
 /// Computes recordings again and tells about each. `targets` are files and folders of them. The set is
 /// that of `config`, or else the modules that each recording names.
 ///
 /// # Errors
-/// [`InputFault`] where a recording or a set cannot be used. A difference is no error.
+/// [`InputFault`] where the targets or the configuration cannot be used, and, when everything else has
+/// been computed and told, where some recordings or their modules could not. A difference is no error.
 pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -> Result<Outcome> {
-    let engine = Engine::start()?;
-    let given = config.map(|file| configured(&engine, file)).transpose()?;
-    let mut recorded_sets: HashMap<String, PolicySet> = HashMap::new();
-    let mut outcome = Outcome::default();
+    let given = config.map(configured).transpose()?;
+    let mut recorded_sets = RecordedSets::default();
+    let (mut outcome, mut faults) = (Outcome::default(), Vec::new());
     for file in recordings(targets)? {
-        let recording = Recording::read(&file).map_err(|error| InputFault(error.to_string()))?;
         let shown = file.display();
+        let mut unusable = |fault: String| {
+            faults.push(fault);
+            outcome.unusable += 1;
+            writeln!(out, "unusable   {shown}")
+        };
+        let recording = match Recording::read(&file) {
+            Ok(recording) => recording,
+            Err(error) => {
+                unusable(error.to_string())?;
+                continue;
+            }
+        };
         if recording.infrastructure_fault {
             let code = recording.verdict["reason_code"].as_str().unwrap_or("a fault");
             writeln!(out, "skipped    {shown}: {code} was about the machine, not about the template")?;
@@ -57,10 +70,14 @@ pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -
         }
         let set = match &given {
             Some(set) => set,
-            None => match recorded_sets.entry(recording.policy_set.clone()) {
-                std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-                std::collections::hash_map::Entry::Vacant(unknown) => {
-                    unknown.insert(recorded(&engine, &file, &recording)?)
+            None => match recorded_sets.of(&recording) {
+                Ok(set) => set,
+                Err(problem) => {
+                    unusable(format!(
+                        "{shown}: the set that judged it cannot be loaded again; bring its modules back, or name \
+                         another set with --config:\n{problem}"
+                    ))?;
+                    continue;
                 }
             },
         };
@@ -76,9 +93,9 @@ pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -
             outcome.different += 1;
         }
     }
-    let Outcome { same, different, skipped } = outcome;
-    writeln!(out, "{same} the same, {different} different, {skipped} skipped")?;
-    Ok(outcome)
+    let Outcome { same, different, skipped, unusable } = outcome;
+    writeln!(out, "{same} the same, {different} different, {skipped} skipped, {unusable} unusable")?;
+    if faults.is_empty() { Ok(outcome) } else { Err(InputFault(faults.join("\n")).into()) }
 }
 
 fn recordings(targets: &[PathBuf]) -> Result<Vec<PathBuf>, InputFault> {
@@ -104,37 +121,50 @@ fn recordings(targets: &[PathBuf]) -> Result<Vec<PathBuf>, InputFault> {
 
 /// The set of a configuration. Only its policies are needed: it is read as one that serves no miners,
 /// so that no secret has to be given.
-fn configured(engine: &Engine, file: &Path) -> Result<PolicySet> {
+fn configured(file: &Path) -> Result<PolicySet> {
     let mut variables: Environment = Environment::new();
     variables.insert("RESERVEGRID_MODE".into(), "shadow".into());
     let config = Config::load_with(file, &variables)?;
-    let set = engine.load(&super::engine::specs(&config.policies));
+    let specs: Vec<_> = config.policies.iter().map(PolicySpec::from).collect();
+    let set = Engine::with_memory(usize::try_from(config.engine.memory.0)?)?.load(&specs);
     set.map_err(|faults| InputFault(format!("{}: {}", file.display(), list(&faults))).into())
 }
 
-/// The set that a recording names.
-fn recorded(engine: &Engine, file: &Path, recording: &Recording) -> Result<PolicySet, InputFault> {
-    let spec = |policy: &RecordedPolicy| {
-        let mut sha256 = [0; 32];
-        hex::decode_to_slice(&policy.sha256, &mut sha256)
-            .map_err(|error| format!("the sha256 of {:?} is none: {error}", policy.name))?;
-        Ok(PolicySpec {
-            name: policy.name.clone(),
-            module: policy.module.clone(),
-            sha256: Some(sha256),
-            settings: policy.settings.clone(),
-            fuel: policy.fuel_limit,
-            enforcement: policy.enforcement,
-        })
-    };
-    let specs: Result<Vec<_>, String> = recording.policies.iter().map(spec).collect();
-    let set = specs.and_then(|specs| engine.load(&specs).map_err(|faults| list(&faults)));
-    set.map_err(|problem| {
-        InputFault(format!(
-            "{}: the set that judged it cannot be loaded again; bring its modules back, or name another set with \
-             --config:\n{problem}",
-            file.display()
-        ))
+/// The sets that recordings name, each loaded once. An engine has one memory limit.
+#[derive(Default)]
+struct RecordedSets {
+    engines: HashMap<usize, Engine>,
+    sets: HashMap<(usize, String), PolicySet>,
+}
+
+impl RecordedSets {
+    /// The set that a recording names, or why it cannot be had.
+    fn of(&mut self, recording: &Recording) -> Result<&PolicySet, String> {
+        let memory = recording.memory_limit;
+        let unknown = match self.sets.entry((memory, recording.policy_set.clone())) {
+            Entry::Occupied(known) => return Ok(known.into_mut()),
+            Entry::Vacant(unknown) => unknown,
+        };
+        let engine = match self.engines.entry(memory) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(Engine::with_memory(memory).map_err(|fault| fault.0)?),
+        };
+        let specs: Result<Vec<_>, String> = recording.policies.iter().map(spec).collect();
+        Ok(unknown.insert(engine.load(&specs?).map_err(|faults| list(&faults))?))
+    }
+}
+
+fn spec(policy: &RecordedPolicy) -> Result<PolicySpec, String> {
+    let mut sha256 = [0; 32];
+    hex::decode_to_slice(&policy.sha256, &mut sha256)
+        .map_err(|error| format!("the sha256 of {:?} is none: {error}", policy.name))?;
+    Ok(PolicySpec {
+        name: policy.name.clone(),
+        module: policy.module.clone(),
+        sha256: Some(sha256),
+        settings: policy.settings.clone(),
+        fuel: policy.fuel_limit,
+        enforcement: policy.enforcement,
     })
 }
 
@@ -159,6 +189,7 @@ fn compare(recording: &Recording, set: &PolicySet) -> Vec<String> {
         &judgement,
     );
     differ("template", &recording.digest, &now.digest);
+    differ("memory limit", &recording.memory_limit, &now.memory_limit);
     differ("policy set", &recording.policy_set, &now.policy_set);
     differ("verdict", &recording.verdict, &now.verdict);
     let word = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".into());
@@ -176,7 +207,8 @@ fn compare(recording: &Recording, set: &PolicySet) -> Vec<String> {
         differ(&name("settings"), &policy.settings, &again.settings);
         differ(&name("fuel limit"), &policy.fuel_limit, &again.fuel_limit);
         differ(&name("enforcement"), &policy.enforcement.as_str(), &again.enforcement.as_str());
-        if policy.verdict.is_some() {
+        // What was about a machine, that one or this one, is no difference between the two.
+        if policy.verdict.is_some() && !policy.infrastructure_fault && !again.infrastructure_fault {
             differ(&name("verdict"), &said(&policy.verdict), &said(&again.verdict));
             differ(&name("fuel"), &fuel(policy.fuel), &fuel(again.fuel));
         }

@@ -131,12 +131,14 @@ pub struct PolicyVerdict {
     pub memory_bytes: Option<usize>,
     /// Time it took, microseconds.
     pub duration_us: u64,
+    /// The verdict speaks of this machine at that moment and not of the template.
+    pub infrastructure_fault: bool,
 }
 
 /// What the monitored policies said about a template that was judged. They decide nothing.
 #[derive(Debug, Serialize)]
 pub struct PolicyMonitored {
-    /// `policy_monitor_skipped` when they were not asked.
+    /// `policy_monitor_skipped` when they were not asked, `internal_error` when asking them failed.
     pub reason: Option<Reason>,
     /// Digest of the template.
     pub template: String,

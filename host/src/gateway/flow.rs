@@ -256,6 +256,7 @@ async fn ask_monitored(judge: Judge, events: Events, by: Arc<LoadedSet>, inputs:
     let (reason, results) = match judge.monitor(by, inputs).await {
         None => return,
         Some(Monitored::Skipped) => (Some(Reason::PolicyMonitorSkipped), Vec::new()),
+        Some(Monitored::Failed) => (Some(Reason::InternalError), Vec::new()),
         Some(Monitored::Said(results)) => (None, results),
     };
     events.emit(Event::PolicyMonitored(Box::new(schema::PolicyMonitored {
@@ -267,10 +268,19 @@ async fn ask_monitored(judge: Judge, events: Events, by: Arc<LoadedSet>, inputs:
 }
 
 fn policy_verdicts(results: Vec<PolicyResult>) -> Vec<schema::PolicyVerdict> {
-    let verdict = |PolicyResult { name, enforcement, verdict, fuel, memory_bytes, duration }| {
-        let duration_us = micros(duration);
-        schema::PolicyVerdict { name, enforcement, verdict, fuel, memory_bytes, duration_us }
-    };
+    let verdict =
+        |PolicyResult { name, enforcement, verdict, fuel, memory_bytes, duration, infrastructure_fault }| {
+            let duration_us = micros(duration);
+            schema::PolicyVerdict {
+                name,
+                enforcement,
+                verdict,
+                fuel,
+                memory_bytes,
+                duration_us,
+                infrastructure_fault,
+            }
+        };
     results.into_iter().map(verdict).collect()
 }
 

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::reason::Reason;
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -53,6 +54,7 @@ pub(super) fn call<R>(
     budget: Budget,
     invoke: impl FnOnce(&dyn Guest, &mut Store<State>) -> wasmtime::Result<R>,
 ) -> Result<Answer<R>, Stopped> {
+    let loading = inputs.is_none();
     let run = || {
         let mut store = Store::new(&engine.engine, State::new(&engine.limits, inputs));
         store.limiter(|state| &mut state.limiter);
@@ -61,7 +63,8 @@ pub(super) fn call<R>(
         store.set_epoch_deadline(EngineLimits::ticks(budget.time));
         let answer = store.set_fuel(budget.fuel).and_then(|()| invoke(guest, &mut store));
         let state = store.data();
-        let classify = |error| classify(&error, state.instantiated, &engine.limits, budget.fuel);
+        let late = || if loading { late_while_loading(budget) } else { deadline_exceeded(&engine.limits) };
+        let classify = |error| classify(&error, budget.fuel, late);
         let left = store.get_fuel().map_err(classify)?;
         Ok(Answer {
             answer: answer.map_err(classify)?,
@@ -76,8 +79,11 @@ pub(super) fn call<R>(
     })
 }
 
-fn classify(error: &wasmtime::Error, instantiated: bool, limits: &EngineLimits, fuel: u64) -> Stopped {
+/// What an error means. `late` is what it means that the clock stopped the guest.
+fn classify(error: &wasmtime::Error, fuel: u64, late: impl FnOnce() -> Stopped) -> Stopped {
     let fixed = |reason, detail| Stopped { reason, detail, infrastructure: false };
+    let infrastructure =
+        |detail| Stopped { reason: Reason::PolicySetUnavailable, detail, infrastructure: true };
     if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
         return fixed(Reason::PolicyMemoryExceeded, exceeded.to_string());
     }
@@ -89,22 +95,23 @@ fn classify(error: &wasmtime::Error, instantiated: bool, limits: &EngineLimits, 
             Reason::PolicyFuelExhausted,
             format!("it used up its {fuel} units of fuel without a verdict"),
         ),
-        Some(Trap::Interrupt) => deadline_exceeded(limits),
+        Some(Trap::Interrupt) => late(),
         Some(trap) => fixed(Reason::PolicyTrapped, format!("it stopped with a trap: {trap}")),
-        None if error.is::<PoolConcurrencyLimitError>() => Stopped {
-            reason: Reason::PolicySetUnavailable,
-            detail: "more evaluations at the same time than the engine has room for".into(),
-            infrastructure: true,
-        },
-        None if !instantiated => Stopped {
-            reason: Reason::PolicySetUnavailable,
-            detail: format!("no instance of the policy could be made: {error:#}"),
-            infrastructure: true,
-        },
-        // The guest came back, and what it left behind cannot be read: a pointer out of range, text
-        // that is not UTF-8, more data than it may hand over.
+        None if error.is::<PoolConcurrencyLimitError>() => {
+            infrastructure("more evaluations at the same time than the engine has room for".into())
+        }
+        None if is_of_the_machine(error) => {
+            infrastructure(format!("this machine has no room for an instance of the policy: {error:#}"))
+        }
+        // The guest did something that the contract has no words for: a pointer out of range, text that
+        // is not UTF-8, more data than it may hand over, in an export or its start function.
         None => output_invalid(format!("{error:#}")),
     }
+}
+
+/// The system refused memory or something else; no guest can bring that about within its limits.
+fn is_of_the_machine(error: &wasmtime::Error) -> bool {
+    error.is::<rustix::io::Errno>() || error.is::<io::Error>() || error.is::<wasmtime::OutOfMemory>()
 }
 
 pub(super) fn output_invalid(detail: String) -> Stopped {
@@ -114,4 +121,34 @@ pub(super) fn output_invalid(detail: String) -> Stopped {
 pub(super) fn deadline_exceeded(limits: &EngineLimits) -> Stopped {
     let detail = format!("no verdict within {} ms, the time for the whole set", limits.deadline.as_millis());
     Stopped { reason: Reason::PolicyDeadlineExceeded, detail, infrastructure: true }
+}
+
+fn late_while_loading(budget: Budget) -> Stopped {
+    let detail =
+        format!("no answer within {} ms, the time for one call while it is loaded", budget.time.as_millis());
+    Stopped { reason: Reason::PolicyDeadlineExceeded, detail, infrastructure: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn classified(error: impl Into<wasmtime::Error>) -> Stopped {
+        classify(&error.into().context("on the way"), 1, || deadline_exceeded(&EngineLimits::default()))
+    }
+
+    #[test]
+    fn what_the_system_refuses_is_of_the_machine_and_everything_else_of_the_policy() {
+        for stopped in [
+            classified(rustix::io::Errno::NOMEM),
+            classified(io::Error::from_raw_os_error(12)),
+            classified(wasmtime::OutOfMemory::new(7)),
+        ] {
+            assert_eq!(stopped.reason, Reason::PolicySetUnavailable, "{}", stopped.detail);
+            assert!(stopped.infrastructure && stopped.detail.contains("on the way"), "{}", stopped.detail);
+        }
+        let stopped = classified(wasmtime::Error::msg("a pointer out of range"));
+        assert_eq!(stopped.reason, Reason::PolicyOutputInvalid);
+        assert!(!stopped.infrastructure);
+    }
 }

@@ -71,7 +71,8 @@ pub struct PolicyEngine {
     pub(super) engine: Engine,
     pub(super) linkers: Linkers,
     pub(super) limits: EngineLimits,
-    pub(super) cache: Option<CodeCache>,
+    /// Shared with the thread that compiles, which may outlive its caller's patience.
+    pub(super) cache: Option<Arc<CodeCache>>,
     pub(super) modules: LoadedModules,
 }
 
@@ -92,7 +93,8 @@ impl PolicyEngine {
             |error: wasmtime::Error| unavailable(format!("the policy engine does not start: {error:#}"));
         let engine = make(&limits).map_err(broken)?;
         let linkers = Linkers::new(&engine).map_err(broken)?;
-        let cache = cache.map(|dir| CodeCache::open(dir, &engine)).transpose().map_err(unavailable)?;
+        let cache =
+            cache.map(|dir| CodeCache::open(dir, &engine)).transpose().map_err(unavailable)?.map(Arc::new);
         Ok(Arc::new(Self { engine, linkers, limits, cache, modules: LoadedModules::default() }))
     }
 
@@ -121,7 +123,11 @@ fn make(limits: &EngineLimits) -> wasmtime::Result<Engine> {
     let slots = u32::try_from(limits.workers).unwrap_or(u32::MAX).clamp(1, 64) + 4;
     config.allocation_strategy(pool(limits, slots));
     let engine = Engine::new(&config).or_else(|error| {
-        tracing::debug!(%error, "no pool for policy instances, they are allocated one by one");
+        tracing::warn!(
+            %error,
+            "no address space for a pool of policy instances (`ulimit -v`, a small container?); they are \
+             allocated one by one, which makes every evaluation slower"
+        );
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
         Engine::new(&config)
     })?;
@@ -288,4 +294,21 @@ fn grow(
         *left = remaining;
     }
     Ok(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_that_stands_in_records_is_that_of_the_engine_that_is_built_in() {
+        let lock: toml::Table = toml::from_str(include_str!("../../../Cargo.lock")).unwrap();
+        let wasmtime = lock["package"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|package| package["name"].as_str() == Some("wasmtime"));
+        let version = wasmtime.unwrap()["version"].as_str().unwrap();
+        assert!(VERSION.starts_with(&format!("wasmtime {version} + prices ")), "{VERSION}, but {version}");
+    }
 }

@@ -40,6 +40,8 @@ pub struct Judged {
 pub enum Monitored {
     /// They were not asked: those of an earlier template still are.
     Skipped,
+    /// The gateway itself failed while it asked them.
+    Failed,
     /// Their results, in order.
     Said(Vec<PolicyResult>),
 }
@@ -74,7 +76,7 @@ impl Judge {
         };
         let patience = self.store.running().limits().deadline * 2;
         let Ok(Ok(place)) = timeout(patience, self.places.clone().acquire_owned()).await else {
-            let detail = "every evaluation slot is taken; raise the number of policy workers";
+            let detail = "every evaluation slot is taken; raise `workers` in `[engine]`";
             return unavailable(self.store.running(), inputs, detail);
         };
         let by = self.store.running();
@@ -87,11 +89,15 @@ impl Judge {
         });
         match evaluation.await {
             Ok(judgement) => Judged { judgement, by, inputs },
+            Err(error) if error.is_panic() => {
+                unavailable(by, inputs, "the gateway itself failed while it judged; please report it")
+            }
             Err(_) => unavailable(by, inputs, "the evaluation was cut off: the gateway is stopping"),
         }
     }
 
-    /// Asks the monitored policies of the set that judged. `None` when it has none.
+    /// Asks the monitored policies of the set that judged. `None` when it has none, or when the gateway
+    /// is stopping.
     pub async fn monitor(&self, by: Arc<LoadedSet>, inputs: Inputs) -> Option<Monitored> {
         if !by.monitors() {
             return None;
@@ -103,6 +109,9 @@ impl Judge {
             let _place = place;
             by.monitor(&inputs)
         });
-        asked.await.ok().map(Monitored::Said)
+        match asked.await {
+            Ok(results) => Some(Monitored::Said(results)),
+            Err(error) => error.is_panic().then_some(Monitored::Failed),
+        }
     }
 }

@@ -15,7 +15,7 @@ use super::{
     module::{Module, Refused},
     verdict::{self, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict},
 };
-use crate::{reason::Reason, template::Template};
+use crate::{config::PolicyEntry, reason::Reason, template::Template};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -70,6 +70,19 @@ pub struct PolicySpec {
     pub fuel: u64,
     /// Whether what it says counts.
     pub enforcement: Enforcement,
+}
+
+impl From<&PolicyEntry> for PolicySpec {
+    fn from(entry: &PolicyEntry) -> Self {
+        Self {
+            name: entry.name.clone(),
+            module: entry.module.clone(),
+            sha256: entry.sha256,
+            settings: entry.settings.clone(),
+            fuel: entry.fuel,
+            enforcement: entry.enforcement,
+        }
+    }
 }
 
 /// One reason why a set was not loaded.
@@ -159,7 +172,7 @@ impl PolicySet {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Self { engine: engine.clone(), digest: digest(&policies), policies })
+        Ok(Self { engine: engine.clone(), digest: digest(&engine.limits, &policies), policies })
     }
 
     /// The name of the set.
@@ -207,14 +220,14 @@ impl PolicySet {
         };
         let mut discrepancies_judged = false;
         for policy in self.those(Enforcement::Enforce) {
-            let asked = self.ask(policy, inputs, started);
-            discrepancies_judged |= asked.discrepancies_judged;
-            if !asked.result.verdict.accepted && judgement.verdict.accepted {
-                judgement.verdict = asked.result.verdict.clone();
-                judgement.decided_by = Some(asked.result.name.clone());
-                judgement.infrastructure_fault = asked.infrastructure;
+            let (result, asked_for_discrepancies) = self.ask(policy, inputs, started);
+            discrepancies_judged |= asked_for_discrepancies;
+            if !result.verdict.accepted && judgement.verdict.accepted {
+                judgement.verdict = result.verdict.clone();
+                judgement.decided_by = Some(result.name.clone());
+                judgement.infrastructure_fault = result.infrastructure_fault;
             }
-            judgement.policies.push(asked.result);
+            judgement.policies.push(result);
         }
         if judgement.verdict.accepted && !discrepancies_judged {
             judgement.verdict = unjudged_discrepancy(template).unwrap_or(judgement.verdict);
@@ -226,7 +239,7 @@ impl PolicySet {
     /// Asks the monitored policies about a template. Blocks for up to another deadline of the set.
     pub fn monitor(&self, inputs: &Inputs) -> Vec<PolicyResult> {
         let started = Instant::now();
-        self.those(Enforcement::Monitor).map(|policy| self.ask(policy, inputs, started).result).collect()
+        self.those(Enforcement::Monitor).map(|policy| self.ask(policy, inputs, started).0).collect()
     }
 
     /// Whether there is a policy that is only monitored.
@@ -238,8 +251,9 @@ impl PolicySet {
         self.policies.iter().filter(move |policy| policy.enforcement == enforcement)
     }
 
-    /// Asks one policy, with what is left of the set's time.
-    fn ask(&self, policy: &Policy, inputs: &Inputs, started: Instant) -> Asked {
+    /// Asks one policy, with what is left of the set's time. Says too whether it gave an answer knowing
+    /// how the template differs from what was declared.
+    fn ask(&self, policy: &Policy, inputs: &Inputs, started: Instant) -> (PolicyResult, bool) {
         let begun = Instant::now();
         let left = self.limits().deadline.saturating_sub(started.elapsed());
         let mut discrepancies_judged = false;
@@ -257,7 +271,7 @@ impl PolicySet {
                 Ok((verdict, fuel, memory))
             })
         };
-        let (verdict, fuel, memory_bytes, infrastructure) = match answer {
+        let (verdict, fuel, memory_bytes, infrastructure_fault) = match answer {
             Ok((verdict, fuel, memory)) => (verdict, Some(fuel), Some(memory), false),
             Err(Stopped { reason, detail, infrastructure }) => {
                 (Verdict::fault(reason, detail), None, None, infrastructure)
@@ -270,15 +284,10 @@ impl PolicySet {
             fuel,
             memory_bytes,
             duration: begun.elapsed(),
+            infrastructure_fault,
         };
-        Asked { result, infrastructure, discrepancies_judged }
+        (result, discrepancies_judged)
     }
-}
-
-struct Asked {
-    result: PolicyResult,
-    infrastructure: bool,
-    discrepancies_judged: bool,
 }
 
 /// A template that is not what was declared is for a policy to judge; if none looked, it is refused.
@@ -311,7 +320,7 @@ impl PolicyEngine {
     }
 
     fn ask_metadata(&self, module: &Module, fuel: u64) -> Result<PolicyInfo, Refused> {
-        let budget = Budget { fuel, time: LOAD_DEADLINE };
+        let budget = loading(fuel);
         let metadata = call(self, &*module.guest, None, budget, |guest, store| guest.metadata(store))
             .map_err(|stopped| (stopped.reason, stopped.detail))?;
         verdict::check_metadata(metadata.answer).map_err(|detail| (Reason::PolicyOutputInvalid, detail))
@@ -330,8 +339,7 @@ impl Policy {
             return Err(one((Reason::PolicySettingsInvalid, detail)));
         }
         let settings = spec.settings.to_string();
-        let budget = Budget { fuel: spec.fuel, time: LOAD_DEADLINE };
-        let checked = call(engine, &*module.guest, None, budget, |guest, store| {
+        let checked = call(engine, &*module.guest, None, loading(spec.fuel), |guest, store| {
             guest.validate_settings(store, &settings)
         })
         .map_err(stopped)?;
@@ -355,14 +363,21 @@ impl Policy {
     }
 }
 
+/// For a call while a module is loaded. The budget of an evaluation may be too small for it, and is meant
+/// for something else.
+fn loading(evaluation_fuel: u64) -> Budget {
+    Budget { fuel: evaluation_fuel.max(DEFAULT_FUEL), time: LOAD_DEADLINE }
+}
+
 fn fault(spec: &PolicySpec, reason: Reason, detail: String) -> PolicyFault {
     PolicyFault { policy: spec.name.clone(), reason, detail }
 }
 
 /// Names a set by everything that its verdicts depend on.
-fn digest(policies: &[Policy]) -> SetDigest {
+fn digest(limits: &EngineLimits, policies: &[Policy]) -> SetDigest {
     let mut hash = Sha256::new();
-    hash.update(b"reservegrid policy set 2");
+    hash.update(b"reservegrid policy set 3");
+    hash.update((limits.memory_bytes as u64).to_le_bytes());
     for policy in policies {
         hash.update(policy.module.digest);
         hash.update(policy.fuel.to_le_bytes());

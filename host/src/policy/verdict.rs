@@ -68,7 +68,8 @@ pub enum ContextValue {
     Text(String),
 }
 
-/// What names a policy set: SHA-256 over module digests, names, settings and fuel, in order.
+/// What names a policy set: SHA-256 over the memory limit and, of each policy in order, its module's
+/// digest, fuel, enforcement, name and settings.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SetDigest(pub [u8; 32]);
 
@@ -105,6 +106,8 @@ pub struct PolicyResult {
     pub memory_bytes: Option<usize>,
     /// Wall-clock time of the evaluation.
     pub duration: Duration,
+    /// The verdict speaks of this machine at that moment and not of the template.
+    pub infrastructure_fault: bool,
 }
 
 /// What a policy set said about a template, with everything needed to check it later.

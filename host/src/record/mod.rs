@@ -50,6 +50,8 @@ pub struct Recording {
     pub decided_by: Option<String>,
     /// The verdict speaks of the machine at that moment and not of the template: it cannot be compared.
     pub infrastructure_fault: bool,
+    /// Memory that one policy might have during one evaluation, bytes.
+    pub memory_limit: usize,
     /// The set, in order.
     pub policies: Vec<RecordedPolicy>,
     /// The template and its surroundings.
@@ -76,6 +78,8 @@ pub struct RecordedPolicy {
     pub verdict: Option<Value>,
     /// Fuel that it used; `None` when it did not end by itself.
     pub fuel: Option<u64>,
+    /// Its verdict speaks of the machine at that moment and not of the template: it cannot be compared.
+    pub infrastructure_fault: bool,
 }
 
 /// Why a recording cannot be read. The message names the file.
@@ -100,6 +104,7 @@ impl Recording {
                 enforcement: policy.enforcement(),
                 verdict: result.map(|result| json(&result.verdict)),
                 fuel: result.and_then(|result| result.fuel),
+                infrastructure_fault: result.is_some_and(|result| result.infrastructure_fault),
             }
         });
         Self {
@@ -112,6 +117,7 @@ impl Recording {
             verdict: json(&judgement.verdict),
             decided_by: judgement.decided_by.clone(),
             infrastructure_fault: judgement.infrastructure_fault,
+            memory_limit: set.limits().memory_bytes,
             policies: policies.collect(),
             template: Recorded::new(declared, context),
         }

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap},
     fs::{self, File, Metadata},
-    io::Read,
+    io::{self, Read},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -23,8 +23,8 @@ pub(super) type Sight = BTreeMap<PathBuf, Option<[u8; 32]>>;
 /// Time stamps of some file systems have a grain of two seconds: a file that was changed just before it
 /// was looked at may change again and keep its stamp.
 const YOUNG: Duration = Duration::from_secs(5);
-/// More of a file is not looked at; a module may not be larger.
-const MAX_BYTES: u64 = 64 << 20;
+/// More of a file is not looked at. The limit for modules is an operator's choice, and far below this.
+const MAX_BYTES: u64 = 256 << 20;
 
 /// The modules of a set, as they were when it was loaded.
 pub(super) fn modules(set: &LoadedSet) -> Sight {
@@ -91,9 +91,9 @@ impl Eyes {
 }
 
 fn read(path: &Path) -> Option<[u8; 32]> {
-    let mut bytes = Vec::new();
-    File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(Sha256::digest(&bytes).into())
+    let mut hash = Sha256::new();
+    io::copy(&mut File::open(path).ok()?.take(MAX_BYTES), &mut hash).ok()?;
+    Some(hash.finalize().into())
 }
 
 #[cfg(test)]

@@ -92,15 +92,7 @@ pub struct Refused {
 
 /// What the configuration's list of policies is for the policy room.
 pub fn specs(entries: &[PolicyEntry]) -> Vec<PolicySpec> {
-    let spec = |entry: &PolicyEntry| PolicySpec {
-        name: entry.name.clone(),
-        module: entry.module.clone(),
-        sha256: entry.sha256,
-        settings: entry.settings.clone(),
-        fuel: entry.fuel,
-        enforcement: entry.enforcement,
-    };
-    entries.iter().map(spec).collect()
+    entries.iter().map(PolicySpec::from).collect()
 }
 
 impl Swaps {

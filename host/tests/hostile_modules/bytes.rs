@@ -8,7 +8,7 @@ use super::{
 use proptest::{collection::vec, prelude::*, test_runner::Config};
 use reservegrid::{policy::DEFAULT_FUEL, reason::Reason};
 use serde_json::json;
-use std::{fs::File, path::PathBuf, sync::LazyLock};
+use std::{fs::File, path::PathBuf, process::Command, sync::LazyLock};
 
 static VALID: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let entry = (&b"entry"[..], value(1, 7));
@@ -132,8 +132,11 @@ fn what_is_no_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     assert_fault(&loading(dir.path().to_owned()), Reason::PolicySetUnavailable, "cannot read");
     assert_fault(&loading(dir.path().join("gone.wasm")), Reason::PolicySetUnavailable, "cannot read");
-    // Without an end: the same bound.
-    assert_fault(&loading("/dev/zero".into()), Reason::PolicySetUnavailable, "");
+    assert_fault(&loading("/dev/zero".into()), Reason::PolicySetUnavailable, "it is not a file");
+    // Opening it would wait for somebody who writes into it.
+    let pipe = dir.path().join("pipe.wasm");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert_fault(&loading(pipe), Reason::PolicySetUnavailable, "it is not a file");
 }
 
 fn loading(path: PathBuf) -> reservegrid::policy::PolicyFault {

@@ -180,6 +180,23 @@ fn a_start_function_that_calls_the_host_wrongly_is_the_policys_fault() {
 }
 
 #[test]
+fn what_a_start_function_hands_over_is_the_policys_fault_and_not_the_machines() {
+    let guest = Guest {
+        fields: "(func $start (call $debug (i32.const -1) (i32.const 8))) (start $start)".into(),
+        ..Guest::default()
+    };
+    stays_out(&guest.component(), LITTLE, Reason::PolicyOutputInvalid, "");
+}
+
+#[test]
+fn a_call_that_does_not_end_while_loading_is_told_with_the_time_for_that_call() {
+    let _alone = alone();
+    let guest = Guest { metadata: FOREVER.into(), ..Guest::default() };
+    let fault = refused(&guest.component(), u64::MAX);
+    assert_fault(&fault, Reason::PolicyDeadlineExceeded, "no answer within 2000 ms");
+}
+
+#[test]
 fn there_is_no_template_before_evaluate() {
     let call = "(call $fees (i32.const 0) (i32.const 1) (i32.const 80)) i32.const 128";
     let guest = Guest { metadata: call.into(), ..Guest::default() };

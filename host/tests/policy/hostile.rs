@@ -11,6 +11,7 @@ pub(crate) fn component(evaluate: &str) -> Vec<u8> {
     let module = format!(
         r#"(module
   (import "reservegrid:policy/template@0.1.0" "raw-transaction" (func $raw-transaction (param i32 i32)))
+  (import "reservegrid:policy/template@0.1.0" "discrepancies" (func $discrepancies (param i32)))
   (memory (export "memory") 2)
   (data (i32.const 16) "hostile")
   (data (i32.const 32) "{{}}")

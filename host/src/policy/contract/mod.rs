@@ -140,8 +140,6 @@ pub(super) struct State {
     /// `None` while a module is loaded: there is nothing to look at yet.
     inputs: Option<Inputs>,
     pub(super) limiter: Limiter,
-    /// The instance was made; what goes wrong from here on is the guest's.
-    pub(super) instantiated: bool,
     /// The guest asked how the template differs from what was declared.
     pub(super) asked_for_discrepancies: bool,
     bytes_left: usize,
@@ -153,7 +151,6 @@ impl State {
         Self {
             inputs,
             limiter: Limiter::new(limits),
-            instantiated: false,
             asked_for_discrepancies: false,
             bytes_left: MAX_BYTES,
             log_lines: 0,

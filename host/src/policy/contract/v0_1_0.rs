@@ -30,9 +30,7 @@ fn instantiate(
     module: &TemplatePolicyPre<State>,
     store: &mut Store<State>,
 ) -> wasmtime::Result<TemplatePolicy> {
-    let guest = module.instantiate(&mut *store)?;
-    store.data_mut().instantiated = true;
-    Ok(guest)
+    module.instantiate(&mut *store)
 }
 
 impl Guest for TemplatePolicyPre<State> {
