@@ -12,7 +12,7 @@ pub(crate) fn component(evaluate: &str) -> Result<Vec<u8>> {
     let module = format!(
         r#"(module
   (memory (export "memory") 2)
-  (data (i32.const 16) "by hand")
+  (data (i32.const 16) "by-hand")
   (data (i32.const 32) "{{}}")
   ;; metadata at 128: name, version, summary, no codes, settings schema
   (data (i32.const 128) "{metadata}")
