@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand, ValueEnum};
 use cli::policy::PolicyCommand;
 use reservegrid::{
+    api::client as remote,
     author::InputFault,
     client::{self, MinerConfig, MinerEvent},
     config::{Config, ConfigFaults},
@@ -67,6 +68,8 @@ enum Command {
     /// Write, build, test and measure policies, and check their verdicts
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Show or change the mode of a running gateway: observe or inline
+    Mode(remote::ModeCommand),
     /// Print every reason code of the gateway
     Reasons {
         /// As JSON
@@ -159,6 +162,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             println!("secret key, for [miners] authority_secret_file: {}", secret.expose_text());
         }
         Command::Policy(command) => return command.execute(),
+        Command::Mode(command) => println!("{}", runtime()?.block_on(remote::run_mode(command))?),
         Command::Reasons { json } => reasons(json)?,
     }
     Ok(ExitCode::SUCCESS)

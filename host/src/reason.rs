@@ -227,10 +227,24 @@ reasons! {
             "Work on the new tip was refused; miners keep their last job for now.";
         WorkWithdrawn = "work_withdrawn", Policy, Warning, None,
             "The work in use is refused after all (other policies, or another mode); miners keep it for now.";
+        WorkResumed = "work_resumed", Nobody, Info, None,
+            "What miners have is good work again; their shares are no longer marked.";
+        PrevhashMoved = "prevhash_moved", Nobody, Info, None,
+            "The chain has another tip; miners keep their last job until work on it is admitted.";
+        PrevhashServed = "prevhash_served", Nobody, Info, None,
+            "The last miner that was there has been sent the work on the new tip.";
         PrevhashHoldExpired = "prevhash_hold_expired", Policy, Error, None,
             "No work on the new tip was admitted in time; miners are disconnected.";
         TemplateSuperseded = "template_superseded", Nobody, Info, None,
             "A newer template took the place of this one before its verdict mattered.";
+    }
+    mode {
+        ModeChanged = "mode_changed", Operator, Info, None,
+            "Verdicts have another effect from now on.";
+        ModeUnchanged = "mode_unchanged", Operator, Info, None,
+            "The gateway is in this mode already.";
+        ModeRestartNeeded = "mode_restart_needed", Operator, Warning, None,
+            "To and from shadow mode the gateway changes at its start only: it serves miners, or it does not.";
     }
     source {
         TemplateSourceUnreachable = "template_source_unreachable", Node, Error, None,

@@ -1,4 +1,4 @@
-//! The command line's side of the HTTP surface: `reservegrid policy swap | rollback | status`.
+//! The command line's side of the HTTP surface: `reservegrid policy swap | rollback | status`, `reservegrid mode`.
 //!
 //! Thin: one request, and its answer as lines for people, or as it came with `--json`. What the gateway
 //! refuses is an error with all its faults.
@@ -6,7 +6,7 @@
 use crate::words;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{fmt::Write, path::PathBuf, time::Duration};
 
 /// A little more than the gateway takes to answer.
@@ -40,6 +40,17 @@ pub enum RemoteCommand {
     },
 }
 
+/// Shows or changes the mode of a running gateway.
+#[derive(Debug, Args)]
+pub struct ModeCommand {
+    /// The mode from now on; without it, what the gate is doing is shown
+    #[arg(value_name = "MODE", value_parser = ["observe", "inline"])]
+    mode: Option<String>,
+    /// Which gateway.
+    #[command(flatten)]
+    remote: Remote,
+}
+
 /// Which gateway, and how it is asked.
 #[derive(Debug, Args)]
 pub struct Remote {
@@ -65,14 +76,42 @@ pub async fn run(command: RemoteCommand) -> Result<String> {
         RemoteCommand::Rollback { remote } => (remote, "v1/policies/rollback", rolled_back),
         RemoteCommand::Status { remote } => (remote, "v1/policies", status),
     };
-    let answer = ask(remote, path, !matches!(command, RemoteCommand::Status { .. })).await?;
-    Ok(if remote.json { serde_json::to_string_pretty(&answer)? } else { lines(&answer) })
+    let question =
+        if matches!(command, RemoteCommand::Status { .. }) { Question::Look } else { Question::Change(None) };
+    printed(remote, &ask(remote, path, question).await?, lines)
 }
 
-async fn ask(remote: &Remote, path: &str, change: bool) -> Result<Value> {
+/// Asks for the mode, or for another one, and gives what is to be printed.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_mode(ModeCommand { mode, remote }: ModeCommand) -> Result<String> {
+    match mode {
+        None => printed(&remote, &ask(&remote, "v1/gate", Question::Look).await?, gate),
+        Some(mode) => {
+            let question = Question::Change(Some(json!({ "mode": mode })));
+            printed(&remote, &ask(&remote, "v1/mode", question).await?, mode_set)
+        }
+    }
+}
+
+fn printed(remote: &Remote, answer: &Value, lines: fn(&Value) -> String) -> Result<String> {
+    Ok(if remote.json { serde_json::to_string_pretty(answer)? } else { lines(answer) })
+}
+
+enum Question {
+    Look,
+    Change(Option<Value>),
+}
+
+async fn ask(remote: &Remote, path: &str, question: Question) -> Result<Value> {
     let url = remote.api.join(path).context("--api is not an address that can be asked")?;
     let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
-    let mut request = if change { client.post(url) } else { client.get(url) };
+    let mut request = match question {
+        Question::Look => client.get(url),
+        Question::Change(None) => client.post(url),
+        Question::Change(Some(body)) => client.post(url).body(body.to_string()),
+    };
     if let Some(file) = &remote.token_file {
         let token =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -140,6 +179,9 @@ fn swapped(answer: &Value) -> String {
             template["proposed"]["duration_us"],
         );
     }
+    if answer["mode"]["from"] != answer["mode"]["to"] {
+        let _ = write!(lines, "\nmode {} -> {}", text(&answer["mode"], "from"), text(&answer["mode"], "to"));
+    }
     for key in list(answer, "restart_needed") {
         let _ =
             write!(lines, "\n{}: changed too, takes effect at the next start", key.as_str().unwrap_or("?"));
@@ -154,6 +196,34 @@ fn rolled_back(answer: &Value) -> String {
          the next swap or start",
         text(answer, "reason_code")
     )
+}
+
+fn mode_set(answer: &Value) -> String {
+    format!(
+        "{}: {} -> {}\nthe configuration file keeps its mode; it counts again when the file is read again, and \
+         at the next start",
+        text(answer, "reason_code"),
+        text(answer, "from"),
+        text(answer, "to")
+    )
+}
+
+fn gate(answer: &Value) -> String {
+    let tip = answer["tip"].as_str().unwrap_or("unknown");
+    let mut lines = format!("mode  {}\nphase {}\ntip   {tip}", text(answer, "mode"), text(answer, "phase"));
+    let job = &answer["job"];
+    if job.is_null() {
+        return lines + "\njob   none";
+    }
+    let (number, height, template) = (&job["job"], &job["height"], text(job, "template"));
+    let _ = write!(lines, "\njob   {number} at height {height}, template {template}");
+    if let Some(code) = job["would_reject"].as_str() {
+        let _ = write!(lines, "\n      inline mode would not have released it: {code}");
+    }
+    if answer["held"] == true {
+        lines += "\n      held: shares on it are marked";
+    }
+    lines
 }
 
 fn status(answer: &Value) -> String {

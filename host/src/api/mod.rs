@@ -1,4 +1,4 @@
-//! The HTTP surface for operators: what runs, and the three things that can be asked of it.
+//! The HTTP surface for operators: what runs, and the things that can be asked of it.
 //!
 //! | request                                  | answer                                                    |
 //! |------------------------------------------|-----------------------------------------------------------|
@@ -6,6 +6,8 @@
 //! | `GET /v1/policies`                       | the running set, policy by policy, and the set before     |
 //! | `POST /v1/policies/swap[?dry_run=true]`  | the configuration file is read again; what is different   |
 //! | `POST /v1/policies/rollback`             | the set before runs again                                 |
+//! | `GET /v1/gate`                           | mode, phase, tip, and the job that miners have            |
+//! | `POST /v1/mode`, `{"mode":"observe"}`    | observe or inline is in force                             |
 //!
 //! It decides nothing: it hands requests to [`Swaps`] and shows what comes back. An error is
 //! `{ "reason_code", "detail", "faults" }`. A connection carries one request, has a few seconds for its
@@ -14,7 +16,7 @@
 //! told apart by what browsers send; anything beyond needs the token.
 //!
 //! - `access`: who may ask
-//! - [`client`]: the other side, `reservegrid policy swap | rollback | status`
+//! - [`client`]: the other side, `reservegrid policy swap | rollback | status` and `reservegrid mode`
 
 mod access;
 pub mod client;
@@ -22,8 +24,10 @@ pub mod client;
 use crate::{
     config::Secret,
     event::schema::{SwapFault, Trigger},
+    gate::Mode,
     reason::Reason,
     swap::{Refused, Swaps},
+    words::printable,
 };
 use access::Access;
 use axum::{
@@ -39,7 +43,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
@@ -51,8 +55,10 @@ use tokio::{
 
 /// Requests at the same time.
 const MAX_CONNECTIONS: usize = 16;
-/// No request has a body.
+/// The one body that there is names a mode.
 const MAX_BODY: usize = 1024;
+/// Characters of a wrong mode that are shown.
+const MAX_SHOWN: usize = 40;
 /// For the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the answer, a swap with its replay included.
@@ -83,6 +89,8 @@ impl Api {
             .route("/v1/policies", get(status))
             .route("/v1/policies/swap", post(swap))
             .route("/v1/policies/rollback", post(rollback))
+            .route("/v1/gate", get(gate))
+            .route("/v1/mode", post(mode))
             .with_state(swaps)
             .fallback(unknown)
             .method_not_allowed_fallback(wrong_method)
@@ -173,6 +181,7 @@ impl From<Refused> for Error {
         let status = match reason_code {
             Reason::PolicySwapBusy | Reason::PolicyRollbackUnavailable => StatusCode::CONFLICT,
             Reason::InternalError => StatusCode::INTERNAL_SERVER_ERROR,
+            Reason::ShutdownDrain => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self { status, reason_code, detail, faults }
@@ -208,14 +217,43 @@ async fn rollback(State(swaps): State<Arc<Swaps>>, uri: Uri, body: Body) -> Resu
     Ok(Json(swaps.rollback(Trigger::Http)?).into_response())
 }
 
+async fn gate(State(swaps): State<Arc<Swaps>>) -> impl IntoResponse {
+    Json(swaps.gate())
+}
+
+/// The body that asks for a mode.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WantedMode {
+    mode: String,
+}
+
+async fn mode(State(swaps): State<Arc<Swaps>>, uri: Uri, body: Body) -> Result<Response, Error> {
+    if uri.query().is_some_and(|query| !query.is_empty()) {
+        return Err(invalid("a change of the mode has no query: the mode is in the body"));
+    }
+    let body = body.map_err(unread)?;
+    let wanted: WantedMode = serde_json::from_slice(&body)
+        .map_err(|error| invalid(&format!("the body must be like {{\"mode\":\"observe\"}}: {error}")))?;
+    let wanted: Mode = wanted
+        .mode
+        .parse()
+        .map_err(|error| invalid(&format!("\"{}\" {error}", printable(wanted.mode.as_bytes(), MAX_SHOWN))))?;
+    Ok(Json(swaps.set_mode(Trigger::Http, wanted).await?).into_response())
+}
+
 fn no_body(body: Body) -> Result<(), Error> {
     match body {
         Ok(body) if body.is_empty() => Ok(()),
         Ok(_) => {
             Err(invalid("the request must have no body: the policies are those of the configuration file"))
         }
-        Err(error) => Err(Error::new(error.status(), Reason::ApiRequestInvalid, error.body_text())),
+        Err(error) => Err(unread(error)),
     }
+}
+
+fn unread(error: BytesRejection) -> Error {
+    Error::new(error.status(), Reason::ApiRequestInvalid, error.body_text())
 }
 
 fn invalid(detail: &str) -> Error {

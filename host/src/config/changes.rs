@@ -1,15 +1,15 @@
 //! What differs between the configuration that runs and one that was read again.
 //!
-//! Only the list of policies takes effect while the gateway runs. Everything else is named, key by key, so
+//! The list of policies takes effect while the gateway runs, and the mode among those that serve miners. Everything else is named, key by key, so
 //! that an operator who changed it knows that it waits for the next start.
 
 use super::{Config, Source};
 
 impl Config {
-    /// The keys, policies aside, that have another value in `new`: `[gate] hold_timeout`.
+    /// The keys, policies aside, that have another value in `new` and wait for a start: `[gate] hold_timeout`.
     pub fn restart_keys(&self, new: &Self) -> Vec<String> {
         let mut keys = Keys::default();
-        if self.mode != new.mode {
+        if self.mode.serves_miners() != new.mode.serves_miners() {
             keys.0.push("mode".into());
         }
         match (&self.source, &new.source) {

@@ -443,6 +443,9 @@ fn keys_that_wait_for_a_restart_are_named_and_policies_are_not_among_them() {
     );
     let shadow = parse(&GOOD.replace("inline", "shadow"), &SECRETS).expect("loads");
     assert_eq!(old.restart_keys(&shadow), ["mode"]);
+    assert_eq!(shadow.restart_keys(&old), ["mode"]);
+    let observe = parse(&GOOD.replace("inline", "observe"), &SECRETS).expect("loads");
+    assert_eq!(old.restart_keys(&observe), Vec::<String>::new(), "it takes effect at once");
 }
 
 #[test]

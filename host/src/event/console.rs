@@ -144,12 +144,27 @@ impl Line {
                 let text = format!("job {} at height {} to {} miners{tip}", e.job, e.height, e.connections);
                 line("job", CYAN, text)
             }
-            Event::GateHeld { reason, .. } => line("gate", YELLOW, format!("{reason}: {}", reason.meaning())),
-            Event::GateResumed { .. } => {
-                line("gate", GREEN, "the work that was taken back is in use again".into())
+            Event::TipChanged(e) => {
+                let template = if e.template.is_some() { "" } else { ", without a usable template" };
+                line("gate", DIM, format!("new tip {}{template}", short(&e.tip)))
             }
-            Event::GateExpired { reason, connections, .. } => {
-                line("gate", RED, format!("{reason}: {} ({connections} connections)", reason.meaning()))
+            Event::TipServed(e) => {
+                let text = format!(
+                    "job {} reached the last of {} miners {:.1} ms after the tip",
+                    e.job,
+                    e.connections,
+                    e.since_tip_us as f64 / 1e3
+                );
+                line("gate", DIM, text)
+            }
+            Event::GateHeld(e) => line("gate", YELLOW, format!("{}: {}", e.reason, e.reason.meaning())),
+            Event::GateResumed(e) => line("gate", GREEN, format!("{}: {}", e.reason, e.reason.meaning())),
+            Event::GateExpired(e) => {
+                let text = format!("{}: {} ({} connections)", e.reason, e.reason.meaning(), e.connections);
+                line("gate", RED, text)
+            }
+            Event::ModeChanged(e) => {
+                line("gate", CYAN, format!("mode {} instead of {}, by {}", e.to, e.from, e.trigger.name()))
             }
             Event::WorkFailed { reason, detail } => line("job", RED, format!("{reason}: {detail}")),
             Event::ConnectionClosed(e) => {

@@ -61,7 +61,7 @@ pub fn unix_seconds() -> u32 {
 }
 
 /// A handle to emit events. Clones share one queue.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Events {
     queue: SyncSender<Stamped>,
     dropped: Arc<AtomicU64>,

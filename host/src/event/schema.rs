@@ -1,12 +1,17 @@
 //! The events and their fields. One JSON object each, `event` names the kind; amounts are satoshi,
 //! hashes hex in display order, durations carry their unit in the name.
 
+mod gate;
+
+pub use gate::{GateExpired, GateHeld, GateResumed, ModeChanged, TipChanged, TipServed, WorkReleased};
+
 use crate::{
     gate::Mode,
     policy::{Enforcement, Verdict, compare::Counts},
     reason::Reason,
 };
 use serde::Serialize;
+use std::time::Duration;
 
 /// Everything the gateway says about itself.
 #[derive(Debug, Serialize)]
@@ -27,9 +32,12 @@ pub enum Event {
     ConfigRestartNeeded { reason: Reason, keys: Vec<String> },
     TemplateSuperseded { reason: Reason, template: String },
     WorkReleased(WorkReleased),
-    GateHeld { reason: Reason, tip: Option<String> },
-    GateResumed { tip: Option<String> },
-    GateExpired { reason: Reason, tip: Option<String>, connections: u64 },
+    TipChanged(TipChanged),
+    TipServed(TipServed),
+    GateHeld(GateHeld),
+    GateResumed(GateResumed),
+    GateExpired(GateExpired),
+    ModeChanged(ModeChanged),
     WorkFailed { reason: Reason, detail: String },
     ConnectionClosed(ConnectionClosed),
     ChannelOpened(ChannelOpened),
@@ -43,6 +51,16 @@ pub enum Event {
     BlockFound(BlockFound),
     RecordingFailed { reason: Reason, detail: String, lost: u64 },
     EventsDropped { count: u64 },
+}
+
+/// A duration as events have it, whole milliseconds.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A duration as events have it, whole microseconds.
+pub fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The gateway is up.
@@ -254,25 +272,6 @@ pub enum Enforced {
     Withdrawn,
     /// It came too late to decide: a newer template, or the verdict timeout, had decided already.
     Superseded,
-}
-
-/// A job was made and goes to every miner.
-#[derive(Debug, Serialize)]
-pub struct WorkReleased {
-    /// `prevhash_switched` on a new tip, `template_admitted` on the same.
-    pub reason: Reason,
-    /// Number of the job in this process.
-    pub job: u64,
-    /// Digest of its template.
-    pub template: String,
-    /// Height of the block it would become.
-    pub height: u32,
-    /// Observe mode: why inline mode would not have released it (a verdict, or none in time).
-    pub would_reject: Option<String>,
-    /// From the arrival of the tip to the release, milliseconds; 0 on the same tip.
-    pub since_tip_ms: u64,
-    /// Connections it goes to.
-    pub connections: u64,
 }
 
 /// A connection ended.

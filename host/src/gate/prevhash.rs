@@ -21,6 +21,7 @@ use crate::{
     template::{Template, TemplateDigest},
 };
 use bitcoin::BlockHash;
+use serde::Serialize;
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -40,7 +41,8 @@ pub struct Timings {
 }
 
 /// What miners may do at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Work on the current tip is out.
     Following,
@@ -74,7 +76,8 @@ pub enum Action {
     Refused(TemplateDigest),
     /// A verdict on the work in use, which stays in use. With why inline mode would take it back.
     Confirmed(Option<VerdictCode>),
-    /// The work that was taken back is in use again; shares on it are no longer "held".
+    /// What miners have is good again (taken back before, or of a tip that the chain came back to); shares
+    /// on it are no longer "held".
     Resume,
     /// Miners wait, and there is nothing to give them: another template is wanted at once.
     Ask,
@@ -160,10 +163,35 @@ impl Gate {
         self.mode
     }
 
+    /// Since when miners lack work that they should have; of meaning unless the phase is Following.
+    pub fn unserved_since(&self) -> Instant {
+        self.unserved_since
+    }
+
+    /// What miners work on.
+    pub fn in_use(&self) -> Option<TemplateDigest> {
+        self.in_use.as_ref().map(|judged| judged.template.template.digest)
+    }
+
+    /// What was taken back from miners, who have it still.
+    pub fn withdrawn(&self) -> Option<TemplateDigest> {
+        self.withdrawn.as_ref().map(|judged| judged.template.template.digest)
+    }
+
+    /// The newest template that was refused since the last release.
+    pub fn refused(&self) -> Option<TemplateDigest> {
+        self.refused.as_ref().map(|judged| judged.template.template.digest)
+    }
+
+    /// The newest template whose verdict is awaited.
+    pub fn awaited(&self) -> Option<TemplateDigest> {
+        self.pending.back().map(|pending| pending.template.digest)
+    }
+
     /// The chain has another tip, whether or not there is a template on it yet.
-    pub fn on_tip(&mut self, now: Instant, tip: BlockHash) {
+    pub fn on_tip(&mut self, now: Instant, tip: BlockHash) -> Vec<Action> {
         if self.tip == Some(tip) {
-            return;
+            return Vec::new();
         }
         // The hold counts from the first tip that miners were not served, so a second tip change while
         // they are held restarts nothing.
@@ -175,12 +203,27 @@ impl Gate {
         }
         self.tip = Some(tip);
         self.switch_deadline = now + self.timings.verdict_timeout;
+        self.come_back()
+    }
+
+    /// The chain may be back on the tip of what miners still have.
+    fn come_back(&mut self) -> Vec<Action> {
+        let good = |in_use: &Judged| {
+            Some(in_use.template.template.previous_block_hash) == self.tip
+                && (self.mode == Mode::Observe || in_use.would_reject.is_none())
+        };
+        if !self.in_use.as_ref().is_some_and(good) {
+            return Vec::new();
+        }
+        match std::mem::replace(&mut self.phase, Phase::Following) {
+            Phase::Holding => vec![Action::Resume],
+            _ => Vec::new(),
+        }
     }
 
     /// The source gave a template, which is now being judged.
     pub fn on_template(&mut self, now: Instant, template: Arc<Template>) -> Vec<Action> {
-        let mut actions = Vec::new();
-        self.on_tip(now, template.previous_block_hash);
+        let mut actions = self.on_tip(now, template.previous_block_hash);
         self.sequence += 1;
         if self.pending.len() == MAX_PENDING
             && let Some(oldest) = self.pending.pop_front()

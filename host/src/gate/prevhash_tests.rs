@@ -104,6 +104,32 @@ fn a_tip_without_a_template_holds_the_miners_and_then_gives_up_on_them() {
 }
 
 #[test]
+fn a_tip_that_goes_and_comes_back_finds_the_miners_on_their_work() {
+    let (mut gate, now) = following(Mode::Inline);
+    let (one, two) = (template(1, 0).previous_block_hash, template(2, 0).previous_block_hash);
+    assert!(gate.on_tip(now, two).is_empty());
+    assert!(gate.on_tip(now, one).is_empty(), "nobody was held yet");
+    assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
+    gate.on_tip(now, two);
+    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(Reason::PrevhashVerdictTimeout)]));
+    assert!(matches!(gate.on_tip(now + VERDICT, one)[..], [Action::Resume]));
+    assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
+}
+
+#[test]
+fn a_tip_that_comes_back_does_not_bring_back_what_was_refused_on_it() {
+    let (mut gate, now) = gate(Mode::Observe);
+    let poor = template(1, 0);
+    gate.on_template(now, poor.clone());
+    gate.on_verdict(now, poor.digest, &reject());
+    gate.on_tip(now, template(2, 0).previous_block_hash);
+    gate.on_mode(now, Mode::Inline);
+    assert!(gate.on_tip(now, poor.previous_block_hash).is_empty());
+    assert_eq!(gate.phase(), Phase::Switching);
+    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(_)]));
+}
+
+#[test]
 fn a_hold_ends_five_seconds_after_the_first_unserved_tip_whatever_comes_between() {
     let (mut gate, now) = following(Mode::Inline);
     for (tip, at) in [(2, 0), (3, 2000), (4, 4900)] {
@@ -338,8 +364,7 @@ proptest! {
                 Step::Tip { tip: number } => {
                     let hash = template(number, time).previous_block_hash;
                     tip = Some(hash);
-                    gate.on_tip(now, hash);
-                    Vec::new()
+                    gate.on_tip(now, hash)
                 }
                 Step::Verdict { which, accept } => {
                     let Some(t) = given.iter().rev().nth(which).cloned() else { continue };

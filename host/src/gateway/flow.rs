@@ -5,15 +5,20 @@ use super::{
     source::News,
 };
 use crate::{
-    event::{self, Event, Events, schema},
+    event::{
+        self, Event, Events,
+        schema::{self, micros, millis},
+    },
     gate::{Action, Admitted, Gate, Mode},
     job::Job,
-    miner::Work,
+    miner::{Released, Work},
     policy::{Inputs, Judge, Judged, Judgement, Monitored, PolicyResult, store::LoadedSet},
     reason::Reason,
     record::Recorder,
-    template::{Sourced, Template, best::BestValues},
+    swap::{GateSeat, ModeChange},
+    template::{Sourced, Template, TemplateDigest, best::BestValues},
 };
+use bitcoin::BlockHash;
 use std::{
     future::pending,
     sync::{
@@ -33,6 +38,8 @@ const MAX_JUDGING: usize = 4;
 
 pub(super) struct Flow {
     pub(super) gate: Gate,
+    /// Where operators change its mode and look at it.
+    pub(super) seat: GateSeat,
     pub(super) judge: Judge,
     pub(super) recorder: Option<Recorder>,
     pub(super) work: watch::Sender<Work>,
@@ -42,6 +49,8 @@ pub(super) struct Flow {
     pub(super) next_serial: u64,
     pub(super) best: BestValues,
     pub(super) asked: AskedTemplates,
+    /// Since when miners are held.
+    pub(super) held_since: Option<Instant>,
 }
 
 impl Flow {
@@ -51,6 +60,7 @@ impl Flow {
         let mut swaps = self.judge.store().changes();
         loop {
             self.judge_again(&mut judging);
+            self.show();
             let deadline = self.gate.deadline();
             tokio::select! {
                 _ = down.wait_for(|down| *down) => return,
@@ -66,6 +76,7 @@ impl Flow {
                     let actions = self.gate.on_time(Instant::now());
                     self.carry_out(actions);
                 }
+                Some(change) = self.seat.changes.recv() => self.change_mode(change),
                 () = swaps.next() => {} // the next turn of the loop sees the new set
                 news = news.recv(), if judging.len() < MAX_JUDGING => match news {
                     None => return,
@@ -74,10 +85,55 @@ impl Flow {
                         let actions = self.gate.on_source_stale();
                         self.carry_out(actions);
                     }
+                    Some(News::Tip(tip)) => {
+                        let before = self.gate.tip();
+                        let actions = self.gate.on_tip(Instant::now(), tip);
+                        self.tell_tip(before, None);
+                        self.carry_out(actions);
+                    }
                     Some(News::Template(sourced)) => self.template(*sourced, &mut judging),
                 },
             }
         }
+    }
+
+    /// Says it when the tip is another than before.
+    fn tell_tip(&self, before: Option<BlockHash>, template: Option<TemplateDigest>) {
+        let Some(tip) = self.gate.tip().filter(|tip| Some(*tip) != before) else { return };
+        self.events.emit(Event::TipChanged(schema::TipChanged {
+            reason: Reason::PrevhashMoved,
+            mode: self.gate.mode(),
+            tip: tip.to_string(),
+            template: template.map(|digest| digest.to_string()),
+        }));
+    }
+
+    fn change_mode(&mut self, ModeChange { mode, trigger, done }: ModeChange) {
+        let from = self.gate.mode();
+        if mode != from && mode.serves_miners() == from.serves_miners() {
+            // Said first, so that nothing that follows from it stands before it.
+            self.events.emit(Event::ModeChanged(schema::ModeChanged {
+                reason: Reason::ModeChanged,
+                trigger,
+                from,
+                to: mode,
+                tip: self.tip(),
+                template: self.gate.in_use().map(|digest| digest.to_string()),
+            }));
+            let actions = self.gate.on_mode(Instant::now(), mode);
+            self.carry_out(actions);
+        }
+        self.show();
+        let _ = done.send(from);
+    }
+
+    fn show(&self) {
+        let work = self.work.borrow();
+        self.seat.show(&self.gate, work.job.as_deref(), work.held);
+    }
+
+    fn tip(&self) -> Option<String> {
+        self.gate.tip().map(|tip| tip.to_string())
     }
 
     /// The source gave a template.
@@ -92,10 +148,15 @@ impl Flow {
             // No job can be made with it, so it need not be judged; but there is a tip.
             let (reason, detail) = (Reason::TemplateSourceInvalid, error.to_string());
             self.events.emit(Event::WorkFailed { reason, detail });
-            self.gate.on_tip(now, template.previous_block_hash);
+            let before = self.gate.tip();
+            let actions = self.gate.on_tip(now, template.previous_block_hash);
+            self.tell_tip(before, None);
+            self.carry_out(actions);
             return self.ask.notify_one();
         }
+        let before = self.gate.tip();
         let actions = self.gate.on_template(now, template.clone());
+        self.tell_tip(before, Some(template.digest));
         self.carry_out(actions);
         let best = self.best.note(template);
         let context = sourced.context.taken(event::unix_ms() / 1000, sourced.received.elapsed(), best);
@@ -195,26 +256,21 @@ impl Flow {
                 Action::Release { template, new_tip, since_tip } => {
                     self.release(template, new_tip, since_tip)
                 }
-                Action::Hold(reason) => {
-                    self.work.send_modify(|work| work.held = true);
-                    self.events
-                        .emit(Event::GateHeld { reason, tip: self.gate.tip().map(|tip| tip.to_string()) });
-                    self.ask.notify_one();
-                }
-                Action::Expire(reason) => {
-                    self.work
-                        .send_modify(|work| *work = Work { job: None, held: true, closed: Some(reason) });
-                    let connections = self.connections.load(Ordering::Relaxed);
-                    let tip = self.gate.tip().map(|tip| tip.to_string());
-                    self.events.emit(Event::GateExpired { reason, tip, connections });
-                }
+                Action::Hold(reason) => self.hold(reason),
+                Action::Expire(reason) => self.expire(reason),
                 Action::Superseded(template) => self.events.emit(Event::TemplateSuperseded {
                     reason: Reason::TemplateSuperseded,
                     template: template.to_string(),
                 }),
                 Action::Resume => {
                     self.work.send_modify(|work| work.held = false);
-                    self.events.emit(Event::GateResumed { tip: self.gate.tip().map(|tip| tip.to_string()) });
+                    self.events.emit(Event::GateResumed(schema::GateResumed {
+                        reason: Reason::WorkResumed,
+                        mode: self.gate.mode(),
+                        tip: self.tip(),
+                        template: self.gate.in_use().map(|digest| digest.to_string()),
+                        held_ms: self.held_since.take().map(|since| millis(since.elapsed())),
+                    }));
                 }
                 Action::Confirmed(_) => {}
                 Action::Ask => self.ask.notify_one(),
@@ -225,9 +281,43 @@ impl Flow {
         }
     }
 
+    fn hold(&mut self, reason: Reason) {
+        self.held_since = Some(Instant::now());
+        self.work.send_modify(|work| work.held = true);
+        let template = match reason {
+            Reason::PrevhashVerdictTimeout => self.gate.awaited(),
+            Reason::WorkWithdrawn => self.gate.withdrawn(),
+            _ => self.gate.refused(),
+        };
+        self.events.emit(Event::GateHeld(schema::GateHeld {
+            reason,
+            mode: self.gate.mode(),
+            tip: self.tip(),
+            template: template.map(|digest| digest.to_string()),
+            since_tip_ms: millis(self.gate.unserved_since().elapsed()),
+        }));
+        self.ask.notify_one();
+    }
+
+    fn expire(&mut self, reason: Reason) {
+        self.work.send_modify(|work| {
+            *work = Work { job: None, held: true, closed: Some(reason), round: work.round.clone() };
+        });
+        let since_tip = (reason == Reason::PrevhashHoldExpired).then(|| self.gate.unserved_since().elapsed());
+        self.events.emit(Event::GateExpired(schema::GateExpired {
+            reason,
+            mode: self.gate.mode(),
+            tip: self.tip(),
+            template: self.gate.awaited().or(self.gate.refused()).map(|digest| digest.to_string()),
+            since_tip_ms: since_tip.map(millis),
+            held_ms: self.held_since.take().map(|since| millis(since.elapsed())),
+            connections: self.connections.load(Ordering::Relaxed),
+        }));
+    }
+
     fn release(&mut self, template: Admitted<Template>, new_tip: bool, since_tip: Duration) {
         let digest = template.digest.to_string();
-        let height = template.height;
+        let (height, tip) = (template.height, template.previous_block_hash.to_string());
         let would_reject = template.would_reject().map(ToString::to_string);
         let job = match Job::new(template, self.next_serial) {
             Ok(job) => job,
@@ -241,12 +331,20 @@ impl Flow {
             job: job.serial,
             template: digest,
             height,
+            previous_block_hash: tip.clone(),
+            mode: self.gate.mode(),
             would_reject,
-            since_tip_ms: u64::try_from(since_tip.as_millis()).unwrap_or(u64::MAX),
+            since_tip_ms: millis(since_tip),
+            held_ms: self.held_since.take().map(|since| millis(since.elapsed())),
             connections: self.connections.load(Ordering::Relaxed),
         }));
         self.next_serial += 1;
-        self.work.send_replace(Work { job: Some(Arc::new(job)), held: false, closed: None });
+        let mut round = self.work.borrow().round.clone();
+        if new_tip {
+            let (at, events) = (Instant::now(), self.events.clone());
+            round = round.end(Released { job: job.serial, tip, since_tip, at, events });
+        }
+        self.work.send_replace(Work { job: Some(Arc::new(job)), held: false, closed: None, round });
     }
 }
 
@@ -282,10 +380,6 @@ fn policy_verdicts(results: Vec<PolicyResult>) -> Vec<schema::PolicyVerdict> {
             }
         };
     results.into_iter().map(verdict).collect()
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 async fn until(deadline: Option<Instant>) {

@@ -143,7 +143,8 @@ impl Gateway {
         if let Some(serving) = &config.serving {
             listening = Some(serve(&config, serving, &events, &source, work_seen, &down).await?);
         }
-        let swaps = Arc::new(Swaps::new(policies.clone(), config.clone(), events.clone()));
+        let (handle, seat) = swap::gate_handle(config.mode);
+        let swaps = Arc::new(Swaps::new(policies.clone(), config.clone(), handle, events.clone()));
         let (api, mut operations) = (bind_api(&config, &swaps).await?, Vec::new());
         let listen = listening.as_ref().map(|l| l.address);
         let authority_key = listening.as_ref().map(|l| l.authority.clone());
@@ -175,6 +176,7 @@ impl Gateway {
             Timings { verdict_timeout: config.gate.verdict_timeout, hold_timeout: config.gate.hold_timeout };
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
+            seat,
             judge: Judge::new(policies, running.limits().workers),
             recorder,
             work,
@@ -184,6 +186,7 @@ impl Gateway {
             next_serial: 1,
             best: Default::default(),
             asked: Default::default(),
+            held_since: None,
         };
         Ok(Self {
             source: tokio::spawn(watcher.run(down.clone())),

@@ -2,9 +2,13 @@
 
 use crate::{
     event::{Event, Events, schema::SourceDown},
-    template::{Sourced, TemplateDigest, TemplateSource},
+    reason::Reason,
+    template::{SourceError, Sourced, TemplateDigest, TemplateSource},
 };
-use bitcoin::secp256k1::rand::{Rng, thread_rng};
+use bitcoin::{
+    BlockHash,
+    secp256k1::rand::{Rng, thread_rng},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -13,6 +17,8 @@ use tokio::{
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
+/// For a source that answers, but with nothing that can be used: its tip is worth knowing soon.
+const BACKOFF_ALIVE: Duration = Duration::from_secs(1);
 /// How long one wait for news lasts before the current template is fetched afresh, which shows that
 /// the source is alive and brings its time up to date.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,6 +29,8 @@ const ASK_PAUSE: Duration = Duration::from_millis(200);
 pub(super) enum News {
     /// A template.
     Template(Box<Sourced>),
+    /// The tip of the chain, from a source whose template cannot be used.
+    Tip(BlockHash),
     /// Nothing for longer than allowed.
     Stale,
 }
@@ -91,7 +99,9 @@ impl Watcher {
                 Some(Err(error)) => {
                     up = false;
                     after = None;
-                    let wait = backoff.mul_f64(thread_rng().gen_range(0.75..1.0));
+                    let alive = is_alive(&error);
+                    let wait = if alive { backoff.min(BACKOFF_ALIVE) } else { backoff };
+                    let wait = wait.mul_f64(thread_rng().gen_range(0.75..1.0));
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                     self.events.emit(Event::SourceDown(SourceDown {
                         source: self.source.name(),
@@ -99,9 +109,23 @@ impl Watcher {
                         detail: error.detail,
                         retry_in_ms: wait.as_millis() as u64,
                     }));
+                    if alive {
+                        self.tell_tip().await;
+                    }
                     self.pause(wait, &mut stale_at).await;
                 }
             }
+        }
+    }
+
+    /// There is no usable template; on which tip there is none matters all the same.
+    async fn tell_tip(&self) {
+        match self.source.tip().await {
+            Ok(Some(tip)) => {
+                let _ = self.news.send(News::Tip(tip)).await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "the tip is not known"),
         }
     }
 
@@ -118,3 +142,12 @@ impl Watcher {
         sleep_until(end).await;
     }
 }
+
+/// The source answers; only its template is none that can be used.
+fn is_alive(error: &SourceError) -> bool {
+    matches!(error.reason, Reason::TemplateSourceInvalid | Reason::TemplateUndecodable)
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

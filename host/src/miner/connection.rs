@@ -5,6 +5,7 @@ use super::{
     admission::Pass,
     begun, hello,
     outbox::{Close, Outbox},
+    round::Member,
     session::{Question, Session},
 };
 use crate::{
@@ -74,6 +75,8 @@ struct Connection {
     answers: mpsc::Receiver<Answer>,
     answering: mpsc::Sender<Answer>,
     work: watch::Receiver<Work>,
+    /// The round of the newest work that left.
+    member: Member,
     shutdown: watch::Receiver<bool>,
     shared: Arc<Shared>,
     chunk: Box<[u8]>,
@@ -112,6 +115,7 @@ impl Connection {
             writer,
             decoder: FrameDecoder::new(opener, Side::Client),
             outbox: Outbox::new(sealer),
+            member: Member::new(current.round.clone()),
             session: Session::new(number, shared.clone(), ack_sender, current, now.into_std()),
             acks,
             acked: Vec::new(),
@@ -143,6 +147,7 @@ impl Connection {
         } else {
             (self.setup_deadline, Reason::SetupTimeout)
         };
+        let mut served = None;
         tokio::select! {
             biased;
             () = begun(&mut self.shutdown) => return Err(self.drain().await),
@@ -153,6 +158,7 @@ impl Connection {
                     return Err(self.drain().await);
                 }
                 let work = self.work.borrow_and_update().clone();
+                served = Some(work.round.clone());
                 self.session.on_work(work, &mut self.outbox)?;
             }
             _ = self.acks.recv_many(&mut self.acked, MAX_IN_FLIGHT) => {
@@ -183,7 +189,11 @@ impl Connection {
             // Ends by its timeout; when the connection is gone by then, nobody hears the answer.
             tokio::spawn(async move { answering.send((ticket, users.ask(&user).await)).await });
         }
-        self.flush().await
+        self.flush().await?;
+        if let Some(round) = served {
+            self.member.served(round);
+        }
+        Ok(())
     }
 
     /// What people should know about a peer that hung up.

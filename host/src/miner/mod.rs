@@ -9,6 +9,7 @@
 //! - `session`: what the messages mean, without the socket; `rate`: how often a peer may send them
 //! - `users`: who may mine
 //! - `outbox`: what is sent: sealed messages, jobs among them
+//! - `round`: how it is known that the last miner has the work on a new tip
 //! - `channel`: one mining channel: its jobs, targets and shares; `vardiff`: how fast it hashes
 
 mod admission;
@@ -18,6 +19,7 @@ mod hello;
 mod listener;
 mod outbox;
 mod rate;
+mod round;
 mod session;
 #[cfg(test)]
 mod testing;
@@ -27,6 +29,7 @@ mod vardiff;
 pub use admission::DoorLimits;
 pub use channel::Terms;
 pub use listener::{Server, ServerParts};
+pub use round::{Released, Round};
 pub use users::{PoolQuestions, UserCheck};
 
 use crate::{
@@ -57,6 +60,8 @@ pub struct Work {
     pub held: bool,
     /// Nobody is served; the reason each miner is told.
     pub closed: Option<Reason>,
+    /// Whoever was sent `job` belongs to it.
+    pub round: Arc<Round>,
 }
 
 /// Limits and timings of the server.

@@ -1,14 +1,19 @@
-//! Changes of the policy set while miners work: from a trigger to one swap, or to none and all reasons.
+//! Changes of the policy set and of the mode while miners work: from a trigger to one swap, or to none and all reasons.
 //!
 //! The list of policies is in the configuration file and nowhere else. Whatever the trigger (an HTTP call,
 //! SIGHUP, a changed file), the file is read again with the variables the process was started with; the
-//! policy room loads, checks and compares; then the set is swapped. What else changed in the file waits
+//! policy room loads, checks and compares; then the set is swapped, and the mode is the file's (one that
+//! was set over HTTP lasts until then). What else changed in the file waits
 //! for the next start and is named. All of that happens on a blocking thread, one change at a time: who
 //! asks over HTTP meanwhile is refused, the gateway's own triggers wait.
 //!
 //! - `files`: how a changed file is noticed
+//! - `mode`: the way to the gate: its mode is changed, and what it does is shown
 
 mod files;
+mod mode;
+
+pub use mode::{GateHandle, GateSeat, GateView, JobView, ModeChange, ModeReport, gate_handle};
 
 use crate::{
     config::{Config, ConfigFaults, PolicyEntry},
@@ -16,6 +21,7 @@ use crate::{
         Event, Events,
         schema::{self, SwapFault, Trigger},
     },
+    gate::Mode,
     policy::{
         PolicyFault, PolicySpec, PolicyStore, SetDigest,
         compare::Difference,
@@ -24,6 +30,7 @@ use crate::{
     reason::Reason,
 };
 use files::{Eyes, Sight};
+use mode::Ended;
 use serde::Serialize;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -35,6 +42,7 @@ use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 pub struct Swaps {
     store: Arc<PolicyStore>,
     started: Config,
+    gate: GateHandle,
     events: Events,
     /// What the files were at the last attempt, successful or not: the same is not tried again by itself.
     tried: Mutex<Sight>,
@@ -62,6 +70,8 @@ pub struct SwapReport {
     pub dry_run: bool,
     /// How the two sets judge the last templates.
     pub difference: Difference,
+    /// What becomes of the mode.
+    pub mode: ModeReport,
     /// Keys of the configuration file that wait for the next start.
     pub restart_needed: Vec<String>,
     /// Time that loading and comparing took, milliseconds.
@@ -97,10 +107,10 @@ pub fn specs(entries: &[PolicyEntry]) -> Vec<PolicySpec> {
 
 impl Swaps {
     /// For a store whose running set was loaded from this configuration.
-    pub fn new(store: Arc<PolicyStore>, started: Config, events: Events) -> Self {
+    pub fn new(store: Arc<PolicyStore>, started: Config, gate: GateHandle, events: Events) -> Self {
         let mut sight = Sight::from([(started.file.clone(), Some(started.file_digest()))]);
         sight.extend(files::modules(&store.running()));
-        Self { store, started, events, tried: Mutex::new(sight) }
+        Self { store, started, gate, events, tried: Mutex::new(sight) }
     }
 
     /// The running policies.
@@ -114,7 +124,32 @@ impl Swaps {
         }
     }
 
-    /// Reads the configuration file again and swaps to its policies; with `dry_run` only says what would
+    /// What the gate is doing.
+    pub fn gate(&self) -> GateView {
+        self.gate.view()
+    }
+
+    /// Changes the mode. The configuration file stays as it is, and counts again at the next reload or
+    /// start.
+    ///
+    /// # Errors
+    /// To and from shadow mode, while another change is under way, and when the gateway is ending.
+    pub async fn set_mode(&self, trigger: Trigger, mode: Mode) -> Result<ModeReport, Refused> {
+        let running = self.gate.view().mode;
+        if mode.serves_miners() != running.serves_miners() {
+            let reason_code = Reason::ModeRestartNeeded;
+            let detail = format!(
+                "the mode is {running} and stays so: {} Write mode = \"{mode}\" into {} and start again",
+                reason_code.meaning(),
+                self.started.file.display()
+            );
+            return Err(Refused { reason_code, detail, faults: Vec::new() });
+        }
+        let _turn = self.store.turn().map_err(|busy| self.refuse(trigger, false, busy.into()))?;
+        Ok(self.gate.change(mode, trigger).await?)
+    }
+
+    /// Reads the configuration file again and swaps to its policies and its mode; with `dry_run` only says what would
     /// be different. Goes on to its end even if nobody waits for it.
     ///
     /// # Errors
@@ -218,14 +253,21 @@ impl Swaps {
         let reason_code =
             if proposal.is_running() { Reason::PolicySetUnchanged } else { Reason::PolicySetSwapped };
         let duration_ms = u64::try_from(proposal.took().as_millis()).unwrap_or(u64::MAX);
+        let from = self.gate.view().mode;
+        let to = if config.mode.serves_miners() == from.serves_miners() { config.mode } else { from };
+        let mode = ModeReport::new(from, to);
         let difference = if dry_run {
             proposal.difference().clone()
         } else {
+            if to != from {
+                // Before the swap, which cannot fail and gives the turn back.
+                self.gate.change_blocking(to, trigger)?;
+            }
             // Said first, so that no verdict of the set stands before it.
             self.events.emit(swapped(reason_code, trigger, duration_ms, &proposal));
             proposal.commit()
         };
-        Ok(SwapReport { reason_code, dry_run, difference, restart_needed, duration_ms })
+        Ok(SwapReport { reason_code, dry_run, difference, mode, restart_needed, duration_ms })
     }
 
     /// Says a refusal, unless nothing was to be changed anyway.
@@ -290,6 +332,13 @@ impl From<ConfigFaults> for Refused {
             faults.iter().map(|fault| (faults.place(fault), fault.message.as_str())).map(fault).collect();
         let detail = format!("the configuration has {} faults; nothing was changed", faults.len());
         Self { reason_code: Reason::ConfigInvalid, detail, faults }
+    }
+}
+
+impl From<Ended> for Refused {
+    fn from(_: Ended) -> Self {
+        let detail = "the gateway is ending; the mode counts no more".into();
+        Self { reason_code: Reason::ShutdownDrain, detail, faults: Vec::new() }
     }
 }
 

@@ -216,6 +216,10 @@ impl TemplateSource for EmbeddedChain {
         }
     }
 
+    async fn tip(&self) -> Result<Option<BlockHash>, SourceError> {
+        self.blocking(|inner| Ok(Some(inner.state.tip().hash))).await
+    }
+
     async fn submit_block(&self, block: &Block) -> Result<SubmitOutcome, SourceError> {
         let block = block.clone();
         let outcome = self.blocking(move |inner| Ok(inner.submit(&block))).await?;

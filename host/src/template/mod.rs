@@ -196,6 +196,12 @@ pub trait TemplateSource: Send + Sync {
         patience: Duration,
     ) -> Result<Option<Sourced>, SourceError>;
 
+    /// The tip of the chain, in bounded time, where the source can say it without a template: for when it
+    /// has one that cannot be used.
+    async fn tip(&self) -> Result<Option<BlockHash>, SourceError> {
+        Ok(None)
+    }
+
     /// Delivers a solved block. A block that the source has already and found valid counts as accepted:
     /// the answer to its first delivery may have been lost on the way.
     async fn submit_block(&self, block: &Block) -> Result<SubmitOutcome, SourceError>;

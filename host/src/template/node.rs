@@ -122,6 +122,10 @@ impl TemplateSource for NodeSource {
         answer
     }
 
+    async fn tip(&self) -> Result<Option<BlockHash>, SourceError> {
+        self.client.best_block().await.map(Some)
+    }
+
     /// `submitblock` (BIP 22). Besides null, `duplicate` is a success: the node has this very block
     /// and found it valid, so it is a repeated delivery. `inconclusive` is not: the node keeps the
     /// block, but another one is its tip.
@@ -227,12 +231,16 @@ impl NodeClient {
         state: &mut State,
         after: Option<TemplateDigest>,
     ) -> Result<Option<Sourced>, SourceError> {
-        let tip: BlockHash = self.rpc.call("getbestblockhash", json!([]), Wait::Normal).await?;
+        let tip = self.best_block().await?;
         if state.last.as_ref().is_some_and(|last| last.tip == tip) {
             return Ok(None);
         }
         let fresh = self.template(None).await?;
         Ok(remember(state, fresh, after))
+    }
+
+    async fn best_block(&self) -> Result<BlockHash, SourceError> {
+        self.rpc.call("getbestblockhash", json!([]), Wait::Normal).await
     }
 
     async fn check_chain(&self) -> Result<(), SourceError> {

@@ -172,6 +172,21 @@ async fn a_mempool_that_cannot_be_asked_is_unknown_and_stops_nothing() {
 }
 
 #[tokio::test]
+async fn the_tip_is_known_without_a_template() {
+    let server = Server::start(|request| match request.method.as_str() {
+        "getbestblockhash" => Reply::Result(json!(TIP)),
+        _ => healthy(request),
+    });
+    assert_eq!(source(&server.await).tip().await.unwrap(), Some(TIP.parse().unwrap()));
+    let nonsense = Server::start(|_| Reply::Result(json!("no hash"))).await;
+    assert_error(
+        &source(&nonsense).tip().await.unwrap_err(),
+        Reason::TemplateSourceInvalid,
+        &["getbestblockhash"],
+    );
+}
+
+#[tokio::test]
 async fn a_node_that_is_away_is_unreachable() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

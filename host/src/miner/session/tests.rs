@@ -83,7 +83,7 @@ fn u32_at(frame: &Frame, at: usize) -> u32 {
 }
 
 fn released(job: Arc<crate::job::Job>) -> Work {
-    Work { job: Some(job), held: false, closed: None }
+    Work { job: Some(job), ..Work::default() }
 }
 
 #[tokio::test]
