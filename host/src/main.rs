@@ -27,6 +27,7 @@ use reservegrid::{
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -35,6 +36,9 @@ use tokio::{
 
 /// Exit code for a configuration, or another input, that cannot be used (EX_USAGE of sysexits).
 const EXIT_CONFIG: u8 = 64;
+
+/// For threads that are still at work when everything else has ended.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 #[derive(Parser)]
 #[command(version, about, arg_required_else_help = true)]
@@ -147,10 +151,8 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run { config } => runtime()?.block_on(run(&config))?,
-        Command::Demo { config } => {
-            runtime()?.block_on(async { demo::run(&config, stop_signal()?).await })?
-        }
+        Command::Run { config } => to_the_end(run(&config))?,
+        Command::Demo { config } => to_the_end(async { demo::run(&config, stop_signal()?).await })?,
         Command::Miner(args) => runtime()?.block_on(mine(args))?,
         Command::Config(ConfigCommand::Check { config }) => {
             Config::load(&config)?;
@@ -166,6 +168,14 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Reasons { json } => reasons(json)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a gateway. What still computes when it has ended (a module being compiled) is not waited for.
+fn to_the_end(work: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(FAREWELL);
+    outcome
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

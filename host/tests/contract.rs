@@ -27,10 +27,10 @@ const PUBLISHED: [(&str, &[(&str, &str)]); 1] = [(
     "policy-0.1.0",
     &[
         ("context.wit", "e9abdac81310e9d35d102bf50c22d049372e68245747697225f28140c7d5b416"),
-        ("log.wit", "0417ac10639cf93d38ac81daf25e2e4731bd03053b00d6ad5d5a024b6a864393"),
-        ("template.wit", "a4455d7466efa9d1f39cd3429d1ab14f3208d2b5e06a9b4bed779b21c26e039a"),
+        ("log.wit", "0e98b804e7c5277cf006c6d815ade7301b3ea17e2ce7b212848c31c4eee75b36"),
+        ("template.wit", "af60f4ebad6ba4bfe1dacfba386e7896f58521bc0fdf73ba43bab085db120dac"),
         ("types.wit", "d255192fc8e68ef3cd04cb565482cacd14aeb780f225c098b5a03b69681c5e17"),
-        ("world.wit", "4d6c4f4923564ee890733e890ae9561189e11aa2a806b621d81f9873c00c7625"),
+        ("world.wit", "ada30389b23419a2adb29fc49ccbfadff7c78bd1c169ab311c98b5c5e2b875f2"),
     ],
 )];
 

@@ -1,4 +1,4 @@
-//! The one file of this room that talks to the policy engine.
+//! The policy engine as the tools of this room use it.
 //!
 //! The clock is generous here: a machine that compiles beside it must not decide a test. Fuel, which
 //! does not depend on the machine, is limited as in the gateway.

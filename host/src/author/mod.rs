@@ -11,7 +11,7 @@
 //! - [`bench`]: fuel, time and memory of a policy
 //! - [`run`]: one verdict on a recorded template
 //! - [`replay`]: recorded verdicts, computed again
-//! - `engine`: the one file here that talks to the policy engine
+//! - `engine`: the policy engine as these tools use it
 
 pub mod bench;
 pub mod build;

@@ -83,7 +83,7 @@ section! {
     /// The engine that runs policies.
     pub Engine {
         /// Templates that are judged at the same time.
-        workers: u32 = default("2"), between(1, 64);
+        workers: u32 = default("2"), between(1, 4);
         /// Memory that one policy may have while it judges.
         memory: ByteSize = default("64MiB"), between(ByteSize(1 << 20), ByteSize(64 << 20));
         /// The largest module that is loaded.

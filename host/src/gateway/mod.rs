@@ -52,6 +52,9 @@ const MAX_BLOCKS_WAITING: usize = 64;
 /// Time that deliveries of blocks have at the end, whatever the drain timeout leaves.
 const BLOCKS_FAREWELL: Duration = Duration::from_secs(2);
 
+/// Time for the last events to be written.
+const EVENTS_FAREWELL: Duration = Duration::from_secs(2);
+
 /// Why the gateway does not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -245,7 +248,9 @@ impl Gateway {
         self.events.emit(Event::GatewayStopped { reason: Reason::ShutdownDrain });
         drop(self.events);
         let writer = self.writer;
-        let _ = tokio::task::spawn_blocking(move || writer.join()).await;
+        // Whoever still computes (a module being compiled) may hold on to the events: nobody waits for that.
+        let written = tokio::task::spawn_blocking(move || writer.join());
+        let _ = tokio::time::timeout(EVENTS_FAREWELL, written).await;
     }
 }
 
