@@ -192,9 +192,11 @@ fn compiled_code_is_kept_used_by_the_next_start_and_never_believed_when_it_chang
 #[test]
 fn a_folder_for_compiled_code_that_others_may_write_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
-    let fault = PolicyEngine::start(EngineLimits::default(), Some(dir.path())).unwrap_err();
-    assert!(fault.detail.contains("can be written by others"), "{fault}");
+    for mode in [0o777, 0o770, 0o702] {
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let fault = PolicyEngine::start(EngineLimits::default(), Some(dir.path())).unwrap_err();
+        assert!(fault.detail.contains("can be written by its group or by others"), "{fault}");
+    }
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
     let fault = PolicyEngine::start(EngineLimits::default(), Some(&file)).unwrap_err();

@@ -54,8 +54,8 @@ impl CodeCache {
         let metadata = fs::metadata(dir).map_err(cannot)?;
         if metadata.uid() != owner || metadata.permissions().mode() & 0o022 != 0 {
             return Err(format!(
-                "the folder for compiled policies, {}, belongs to another user or can be written by others; \
-                 its content is run as machine code: give it to this user with mode 0700, or name another",
+                "the folder for compiled policies, {}, belongs to another user or can be written by its group \
+                 or by others; its content is run as machine code: give it to this user with mode 0700, or name another",
                 dir.display()
             ));
         }
@@ -105,7 +105,9 @@ impl CodeCache {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
         if metadata.uid() != self.owner || metadata.permissions().mode() & 0o022 != 0 {
-            return Err(io::Error::other("it belongs to another user or can be written by others"));
+            return Err(io::Error::other(
+                "it belongs to another user or can be written by its group or by others",
+            ));
         }
         if metadata.len() > MAX_FILE {
             return Err(io::Error::other("it is too large"));

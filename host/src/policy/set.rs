@@ -266,8 +266,8 @@ impl PolicySet {
                 guest.evaluate(store, settings)
             })
             .and_then(|Answer { answer, fuel, memory, asked_for_discrepancies }| {
-                discrepancies_judged = asked_for_discrepancies;
                 let verdict = verdict::check_verdict(answer, &policy.info).map_err(output_invalid)?;
+                discrepancies_judged = asked_for_discrepancies;
                 Ok((verdict, fuel, memory))
             })
         };
