@@ -37,6 +37,7 @@ fn config(backend: &Backend, mode: &str, refresh: &str, min_avg_fee: u64) -> Res
         .set("gate", "verdict_timeout", "10s")
         .set("gate", "hold_timeout", "2m")
         .set("miners", "shares_per_minute", 600.0)
+        .set("miners", "min_difficulty", 0.0)
         .set("api", "listen", "127.0.0.1:0")
         .set("swap", "watch", "0s")
         .pool(backend);

@@ -1,7 +1,8 @@
 //! What differs between the configuration that runs and one that was read again.
 //!
-//! The list of policies takes effect while the gateway runs, and the mode among those that serve miners. Everything else is named, key by key, so
-//! that an operator who changed it knows that it waits for the next start.
+//! The list of policies takes effect while the gateway runs, and so does the mode among those that serve
+//! miners. Everything else is named, key by key, so that an operator who changed it knows that it waits for
+//! the next start.
 
 use super::{Config, Source};
 

@@ -178,14 +178,18 @@ impl Gate {
         self.withdrawn.as_ref().map(|judged| judged.template.template.digest)
     }
 
-    /// The newest template that was refused since the last release.
+    /// The newest template on the tip that was refused since the last release.
     pub fn refused(&self) -> Option<TemplateDigest> {
-        self.refused.as_ref().map(|judged| judged.template.template.digest)
+        self.refused.as_ref().and_then(|judged| self.on_the_tip(&judged.template))
     }
 
-    /// The newest template whose verdict is awaited.
+    /// The newest template on the tip whose verdict is awaited.
     pub fn awaited(&self) -> Option<TemplateDigest> {
-        self.pending.back().map(|pending| pending.template.digest)
+        self.pending.back().and_then(|pending| self.on_the_tip(pending))
+    }
+
+    fn on_the_tip(&self, pending: &Pending) -> Option<TemplateDigest> {
+        (Some(pending.template.previous_block_hash) == self.tip).then_some(pending.template.digest)
     }
 
     /// The chain has another tip, whether or not there is a template on it yet.

@@ -1,4 +1,5 @@
-//! Changes of the policy set and of the mode while miners work: from a trigger to one swap, or to none and all reasons.
+//! Changes of the policy set and of the mode while miners work: from a trigger to one swap, or to none and
+//! all reasons.
 //!
 //! The list of policies is in the configuration file and nowhere else. Whatever the trigger (an HTTP call,
 //! SIGHUP, a changed file), the file is read again with the variables the process was started with; the
@@ -149,8 +150,8 @@ impl Swaps {
         Ok(self.gate.change(mode, trigger).await?)
     }
 
-    /// Reads the configuration file again and swaps to its policies and its mode; with `dry_run` only says what would
-    /// be different. Goes on to its end even if nobody waits for it.
+    /// Reads the configuration file again and swaps to its policies and its mode; with `dry_run` only says
+    /// what would be different. Goes on to its end even if nobody waits for it.
     ///
     /// # Errors
     /// Every fault of the file and of the policies, or that another change is under way. The running set
