@@ -11,7 +11,7 @@ mod templates;
 use reservegrid::{
     policy::{Enforcement, EngineLimits, Inputs, Judgement, Loads, PolicyEngine, PolicySet, PolicySpec},
     reason::Reason,
-    template::facts::assemble,
+    template::{Context, facts::assemble},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -134,7 +134,7 @@ fn a_wrongly_declared_template_is_for_an_enforcing_integrity_to_refuse() {
     declared.transactions[1].weight = Some(4);
     let wrong = Inputs {
         template: Arc::new(assemble(&declared).unwrap()),
-        context: Arc::new(templates::mempool(2_000_000)),
+        context: Arc::new(Context { taken_at: 1_750_000_600, ..templates::mempool(2_000_000) }),
     };
     let engine = engine(None);
     let judged = |specs: &[PolicySpec], inputs: &Inputs| {

@@ -364,7 +364,7 @@ fn said(judgement: &Judgement) -> Vec<(Option<String>, bool)> {
 fn a_policy_has_what_the_ones_before_it_left_of_the_sets_time() {
     use Enforcement::Enforce;
     let limits = EngineLimits { deadline: Duration::from_secs(1), ..EngineLimits::default() };
-    let set = guests(limits, &[("endless", ENDLESS, Enforce), ("good", ACCEPTS, Enforce)]);
+    let set = guests(limits, &[("endless", ENDLESS, Enforce), ("endless-too", ENDLESS, Enforce)]);
     let judgement = set.evaluate(&inputs(with_fees([1]), Context::default()));
     let late = (Some(Reason::PolicyDeadlineExceeded.code().to_owned()), true);
     assert_eq!(said(&judgement), [late.clone(), late], "nothing was left for the second");

@@ -11,7 +11,12 @@ use crate::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::{fmt, fs::File, io::Read, path::Path};
+use std::{
+    fmt,
+    fs::{self, File},
+    io::Read,
+    path::Path,
+};
 use wit_component::DecodedWasm;
 use wit_parser::{WorldItem, WorldKey};
 
@@ -104,6 +109,10 @@ impl From<PolicyInfo> for Described {
 pub fn inspect(file: &Path) -> Result<Inspected, InputFault> {
     let limits = EngineLimits::default();
     let unreadable = |error| InputFault(format!("{} cannot be read: {error}", file.display()));
+    // Opening a pipe would wait for somebody who writes into it.
+    if !fs::metadata(file).map_err(unreadable)?.is_file() {
+        return Err(InputFault(format!("{} cannot be read: it is not a file", file.display())));
+    }
     let mut bytes = Vec::new();
     let opened = File::open(file).map_err(unreadable)?;
     opened.take(limits.module_bytes + 1).read_to_end(&mut bytes).map_err(unreadable)?;
