@@ -285,7 +285,9 @@ impl Gate {
         if self.phase == Phase::Holding && now >= self.unserved_since + self.timings.hold_timeout {
             self.phase = Phase::Expired;
             self.in_use = None;
-            self.withdrawn = None;
+            // Nobody has it any more: should it be accepted after all, it goes out like any other.
+            let withdrawn = self.withdrawn.take();
+            self.refused = self.refused.take().or(withdrawn);
             actions.push(Action::Expire(Reason::PrevhashHoldExpired));
         }
         actions

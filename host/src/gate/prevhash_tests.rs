@@ -241,6 +241,20 @@ fn a_change_to_observe_with_nothing_to_give_asks_for_a_template() {
 }
 
 #[test]
+fn withdrawn_work_that_is_accepted_after_the_hold_expired_is_sent_again() {
+    let (mut gate, now) = gate(Mode::Inline);
+    let work = template(1, 0);
+    gate.on_template(now, work.clone());
+    gate.on_verdict(now, work.digest, &Verdict::accept());
+    gate.on_verdict(now, work.digest, &reject());
+    let actions = gate.on_time(now + HOLD);
+    assert!(matches!(actions[..], [Action::Expire(Reason::PrevhashHoldExpired)]), "{actions:?}");
+    assert_eq!(gate.refused(), Some(work.digest));
+    let actions = gate.on_verdict(now + HOLD, work.digest, &Verdict::accept());
+    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
 fn withdrawn_work_is_not_forgotten_when_a_newer_template_is_refused() {
     let (mut gate, now) = gate(Mode::Inline);
     let (work, newer) = (template(1, 0), template(1, 1));
