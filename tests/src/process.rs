@@ -34,6 +34,11 @@ impl Process {
         Ok(Self { name: name.into(), child, stdout, stderr })
     }
 
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The exit status, once there is one.
     ///
     /// # Errors

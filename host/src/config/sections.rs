@@ -12,7 +12,7 @@ use super::{
     section::{KeyInfo, Presence, section},
     value::{ByteSize, Value, named},
 };
-use crate::policy::Enforcement;
+use crate::{miner::Elsewhere, policy::Enforcement};
 use bitcoin::{Address, CompactTarget, Network, ScriptBuf, address::NetworkUnchecked};
 use reqwest::Url;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -154,6 +154,8 @@ section! {
         max_channels: u32 = default("200000"), between(1, 10_000_000);
         /// Shares a second that one connection may send.
         max_shares_per_second: u32 = default("1000"), between(1, 1_000_000);
+        /// What one connection may be refused a second (shares, opens, updates) before it is read more slowly.
+        max_refusals_per_second: u32 = default("100"), between(1, 1_000_000);
         /// Shares of one connection that may wait for the pool's answer.
         max_unanswered_shares: u32 = default("10000"), between(1, 100_000);
         /// Shares that each channel's difficulty aims at.
@@ -167,6 +169,9 @@ section! {
         standard_success_batch: u32 = default("1"), between(1, 10_000);
         /// Shares that one SubmitShares.Success answers at most on an extended channel.
         extended_success_batch: u32 = default("64"), between(1, 10_000);
+        /// Where miners are sent when the gateway ends (SV2 Reconnect), "HOST:PORT" with the same authority key;
+        /// without it their channels are closed, which more clients understand.
+        reconnect: Option<Elsewhere> = optional();
         /// A file of those who may mine, one account a line; it is read again when it changes.
         users_file: Option<PathBuf> = optional();
         /// Where the pool is asked who may mine; without this and a file everybody may.

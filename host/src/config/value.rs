@@ -5,6 +5,7 @@
 //! is the end of a sentence that begins with the value itself: `"50"` + ` is not a duration; …`.
 
 use super::secret::Secret;
+use crate::miner::Elsewhere;
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use std::{
     fmt,
@@ -59,6 +60,21 @@ impl Value for String {
             Err("is empty; write something or leave the key out".into())
         } else {
             Ok(text.into())
+        }
+    }
+}
+
+impl Value for Elsewhere {
+    const EXPECTED: &'static str = r#"a host and its port in quotes, e.g. "pool.example:34254""#;
+    fn read(text: &str) -> Result<Self, String> {
+        let (host, port) = text.rsplit_once(':').ok_or_else(Self::unexpected)?;
+        // An address of IPv6 stands in brackets here and without them in the message.
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let port = port.parse().map_err(|_| Self::unexpected())?;
+        let printable = host.bytes().all(|byte| byte.is_ascii_graphic());
+        match host.len() {
+            1..=255 if printable && port > 0 => Ok(Self { host: host.into(), port }),
+            _ => Err(Self::unexpected()),
         }
     }
 }

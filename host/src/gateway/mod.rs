@@ -359,6 +359,7 @@ async fn serve(
         max_channels: miners.max_channels as usize,
         max_channels_per_connection: miners.max_channels_per_connection as usize,
         max_shares_per_second: miners.max_shares_per_second,
+        max_refusals_per_second: miners.max_refusals_per_second,
         max_unanswered_shares: miners.max_unanswered_shares as usize,
         handshake_timeout: miners.handshake_timeout,
         setup_timeout: miners.setup_timeout,
@@ -374,6 +375,7 @@ async fn serve(
     };
     let parts = ServerParts {
         limits,
+        reconnect: miners.reconnect.clone(),
         authority,
         certificate_validity: miners.certificate_validity,
         users: match (&miners.users_file, &miners.users_url) {

@@ -63,7 +63,8 @@ enum Command {
 /// Handle for those who have shares to record.
 #[derive(Clone)]
 pub struct Ledger {
-    commands: mpsc::UnboundedSender<Command>,
+    /// None: nothing is kept.
+    commands: Option<mpsc::UnboundedSender<Command>>,
     backlog: Arc<Semaphore>,
 }
 
@@ -71,7 +72,7 @@ pub struct Ledger {
 pub type Permit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// Who a share came from and how it is answered.
-pub struct Origin {
+pub struct Origin<'a> {
     /// Number of the connection.
     pub connection: u64,
     /// Channel on it.
@@ -79,7 +80,7 @@ pub struct Origin {
     /// The miner's number for the share.
     pub sequence_number: u32,
     /// Who mined it.
-    pub user_identity: String,
+    pub user_identity: &'a str,
     /// Which machine behind a proxy.
     pub worker: Option<String>,
     /// The difficulty it is credited with.
@@ -91,30 +92,38 @@ pub struct Origin {
 }
 
 impl Ledger {
+    /// A ledger that says yes at once and keeps nothing: to measure what stands before it.
+    pub fn unrecorded() -> Self {
+        Self { commands: None, backlog: Arc::new(Semaphore::new(0)) }
+    }
+
     /// Hands a share over; the answer comes on `reply` once it is durable.
     ///
     /// # Errors
     /// [`Reason::ShareLedgerFull`] when too many shares wait for the backend.
-    pub fn record(&self, share: &ValidShare, origin: Origin, reply: &AckSender) -> Result<(), Reason> {
-        let permit = self.backlog.clone().try_acquire_owned().map_err(|_| Reason::ShareLedgerFull)?;
+    pub fn record(&self, share: &ValidShare, origin: Origin<'_>, reply: &AckSender) -> Result<(), Reason> {
         let ack = Ack {
             channel_id: origin.channel_id,
             sequence_number: origin.sequence_number,
             difficulty: origin.difficulty,
             recorded: Ok(()),
         };
+        let Some(commands) = &self.commands else {
+            return reply.try_send(ack).map_err(|_| Reason::ShareLedgerFull);
+        };
+        let permit = self.backlog.clone().try_acquire_owned().map_err(|_| Reason::ShareLedgerFull)?;
         let (record, quota) = accepted(share, origin);
         let command =
             Command::Share(Box::new(NewShare { record, ack, reply: reply.clone(), permit: (permit, quota) }));
-        self.commands.send(command).map_err(|_| Reason::ShareLedgerFull)
+        commands.send(command).map_err(|_| Reason::ShareLedgerFull)
     }
 }
 
-fn accepted(share: &ValidShare, origin: Origin) -> (schema::ShareAccepted, OwnedSemaphorePermit) {
+fn accepted(share: &ValidShare, origin: Origin<'_>) -> (schema::ShareAccepted, OwnedSemaphorePermit) {
     let template = &share.job.template;
     let record = schema::ShareAccepted {
         share_id: share.hash.to_string(),
-        user_identity: origin.user_identity,
+        user_identity: origin.user_identity.to_owned(),
         worker: origin.worker,
         connection: origin.connection,
         channel: origin.channel_id,
@@ -171,7 +180,7 @@ pub fn open(folder: &Path, forward: ForwardConfig, events: Events) -> io::Result
     let forwarder = tokio::spawn(forwarder.run(forward_inbox, recovered));
     let writer = Writer { file, to_forward: Some(to_forward), events, failed: false };
     let writer = tokio::task::spawn_blocking(move || writer.run(inbox));
-    let ledger = Ledger { commands: commands.clone(), backlog: Arc::new(Semaphore::new(MAX_BACKLOG)) };
+    let ledger = Ledger { commands: Some(commands.clone()), backlog: Arc::new(Semaphore::new(MAX_BACKLOG)) };
     Ok((ledger, LedgerTasks { commands, writer, forwarder }))
 }
 

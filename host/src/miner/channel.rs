@@ -197,7 +197,8 @@ impl Channel {
         } else if self.jobs.len() == MAX_JOBS {
             self.retire_oldest();
         }
-        let job = ChannelJob { job_id, job: job.clone(), target: self.target, min_ntime };
+        let difficulty = target::difficulty(self.target);
+        let job = ChannelJob { job_id, job: job.clone(), target: self.target, difficulty, min_ntime };
         self.jobs.push_back(Held { job, merkle_root: None });
         new_tip
     }
@@ -243,7 +244,7 @@ impl Channel {
 
     /// The share counts.
     pub(super) fn accepted(&mut self, share: &ValidShare) {
-        self.vardiff.on_share(target::expected_hashes(share.target));
+        self.vardiff.on_share(target::hashes_of(share.difficulty));
     }
 
     /// The share was valid but could not be recorded: its miner may send it again.

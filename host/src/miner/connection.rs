@@ -14,15 +14,24 @@ use crate::{
     reason::Reason,
     sv2::{FrameDecoder, Side},
 };
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf},
     net::{
         TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
     sync::{mpsc, watch},
-    time::{Instant, timeout, timeout_at},
+    task::yield_now,
+    time::{Instant, Sleep, sleep_until, timeout, timeout_at},
 };
 
 /// Shares of one connection that the ledger may still have to answer; reading stops there.
@@ -32,7 +41,16 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for the last words to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes read at once.
-const READ_LEN: usize = 16 << 10;
+const READ_LEN: usize = 64 << 10;
+/// Frames handled before others have their turn.
+const TURN: usize = 256;
+/// How long a peer that is refused too often is not read.
+const PAUSE: Duration = Duration::from_millis(250);
+
+thread_local! {
+    /// What was just read. One for each thread rather than each connection: most of them are silent.
+    static CHUNK: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_LEN].into_boxed_slice());
+}
 
 /// Serves a connection to its end and says why it ended.
 pub(super) async fn serve(
@@ -79,12 +97,17 @@ struct Connection {
     member: Member,
     shutdown: watch::Receiver<bool>,
     shared: Arc<Shared>,
-    chunk: Box<[u8]>,
     last_read: Instant,
+    /// Whole frames may have been left for the next turn.
+    more: bool,
+    /// Nothing is read or handled before: the peer was refused too often.
+    paused_until: Option<Instant>,
     /// When silent channels are looked at again.
     next_tick: Instant,
     /// When a peer without a channel has had its time; starts anew when its last channel closes.
     setup_deadline: Instant,
+    /// Wakes at the next of these times, or earlier.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Connection {
@@ -123,10 +146,12 @@ impl Connection {
             answering,
             work,
             shutdown,
-            chunk: vec![0; READ_LEN].into_boxed_slice(),
             last_read: now,
+            more: false,
+            paused_until: None,
             next_tick: now + tick(&shared),
             setup_deadline: now + shared.limits.setup_timeout,
+            timer: Box::pin(sleep_until(now + shared.limits.setup_timeout)),
             shared,
         })
     }
@@ -140,13 +165,8 @@ impl Connection {
     }
 
     async fn step(&mut self) -> Result<(), Close> {
-        let limits = self.shared.limits;
-        let (deadline, late) = if self.session.has_channels() {
-            self.setup_deadline = Instant::now() + limits.setup_timeout;
-            (self.last_read + limits.idle_timeout, Reason::IdleTimeout)
-        } else {
-            (self.setup_deadline, Reason::SetupTimeout)
-        };
+        self.arm();
+        let room = self.session.in_flight() < MAX_IN_FLIGHT && self.paused_until.is_none();
         let mut served = None;
         tokio::select! {
             biased;
@@ -167,20 +187,15 @@ impl Connection {
             Some((ticket, answer)) = self.answers.recv() => {
                 self.session.on_answer(ticket, answer, std::time::Instant::now(), &mut self.outbox)?;
             }
-            () = tokio::time::sleep_until(self.next_tick), if self.session.has_channels() => {
-                let now = Instant::now();
-                self.next_tick = now + tick(&self.shared);
-                self.session.on_tick(now.into_std(), &mut self.outbox)?;
-            }
-            read = self.reader.read(&mut self.chunk), if self.session.in_flight() < MAX_IN_FLIGHT => {
+            () = &mut self.timer => self.on_time()?,
+            () = yield_now(), if self.more && room => {}
+            read = poll_fn(|cx| read(&mut self.reader, &mut self.decoder, cx)), if room && !self.more => {
                 let length = read.map_err(|error| Close::new(Reason::ConnectionClosed, error.to_string()))?;
                 if length == 0 {
                     return Err(Close::new(Reason::ConnectionClosed, self.why_gone()));
                 }
                 self.last_read = Instant::now();
-                self.decoder.push(&self.chunk[..length]);
             }
-            () = tokio::time::sleep_until(deadline) => return Err(Close::new(late, "")),
         }
         // After every event: an acknowledgement, too, makes room for frames that were read before.
         self.frames()?;
@@ -196,6 +211,52 @@ impl Connection {
         Ok(())
     }
 
+    /// When the connection has had its time, and why it ends then.
+    fn deadline(&self) -> (Instant, Reason) {
+        if self.session.has_channels() {
+            (self.last_read + self.shared.limits.idle_timeout, Reason::IdleTimeout)
+        } else {
+            (self.setup_deadline, Reason::SetupTimeout)
+        }
+    }
+
+    /// Sees to it that the timer wakes in time. It is only ever set to an earlier time: most deadlines move
+    /// on with every read, and are looked at when they are reached.
+    fn arm(&mut self) {
+        if self.session.has_channels() {
+            self.setup_deadline = Instant::now() + self.shared.limits.setup_timeout;
+        }
+        let wake = self.wake();
+        if wake < self.timer.deadline() {
+            self.timer.as_mut().reset(wake);
+        }
+    }
+
+    fn wake(&self) -> Instant {
+        let tick = self.session.has_channels().then_some(self.next_tick);
+        [tick, self.paused_until].into_iter().flatten().fold(self.deadline().0, Instant::min)
+    }
+
+    /// The timer woke: perhaps it is time for something.
+    fn on_time(&mut self) -> Result<(), Close> {
+        let now = Instant::now();
+        let (deadline, late) = self.deadline();
+        if now >= deadline {
+            return Err(Close::new(late, ""));
+        }
+        if self.session.has_channels() && now >= self.next_tick {
+            self.next_tick = now + tick(&self.shared);
+            self.session.on_tick(now.into_std(), &mut self.outbox)?;
+        }
+        if self.paused_until.is_some_and(|until| now >= until) {
+            // A peer that is not read cannot be blamed for its silence.
+            (self.paused_until, self.last_read) = (None, now);
+        }
+        let wake = self.wake();
+        self.timer.as_mut().reset(wake);
+        Ok(())
+    }
+
     /// What people should know about a peer that hung up.
     fn why_gone(&self) -> &'static str {
         if self.session.is_set_up() {
@@ -206,17 +267,25 @@ impl Connection {
     }
 
     fn frames(&mut self) -> Result<(), Close> {
-        while self.session.in_flight() < MAX_IN_FLIGHT {
+        let now = Instant::now();
+        self.more = false;
+        let mut turn = 0;
+        while self.session.in_flight() < MAX_IN_FLIGHT && self.paused_until.is_none() {
+            if turn == TURN {
+                self.more = true;
+                break;
+            }
+            turn += 1;
             let frame =
                 self.decoder.next_frame().map_err(|error| Close::new(error.reason(), error.to_string()))?;
-            match frame {
-                Some(frame) => {
-                    self.session.on_frame(frame, std::time::Instant::now(), &mut self.outbox)?;
-                    if self.session.is_set_up() {
-                        self.decoder.set_up();
-                    }
-                }
-                None => break,
+            let Some(mut frame) = frame else { break };
+            self.session.on_frame(&mut frame, now.into_std(), &mut self.outbox)?;
+            self.decoder.reuse(frame);
+            if self.session.is_set_up() {
+                self.decoder.set_up();
+            }
+            if self.session.is_tiresome() {
+                self.paused_until = Some(now + PAUSE);
             }
         }
         Ok(())
@@ -231,7 +300,7 @@ impl Connection {
                 return close;
             }
         }
-        self.session.close_channels(reason, &mut self.outbox).err().unwrap_or_else(|| Close::new(reason, ""))
+        self.session.farewell(reason, &mut self.outbox).err().unwrap_or_else(|| Close::new(reason, ""))
     }
 
     async fn flush(&mut self) -> Result<(), Close> {
@@ -246,7 +315,7 @@ impl Connection {
             // A peer that does not read must not hold up the end of the gateway.
             () = begun(&mut self.shutdown) => timeout(FAREWELL, write).await,
         };
-        self.outbox.bytes.clear();
+        self.outbox.sent();
         match written {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(Close::new(Reason::ConnectionClosed, error.to_string())),
@@ -278,6 +347,20 @@ async fn handshake(
         .map_err(|error| Close::new(Reason::NoiseHandshakeFailed, error.to_string()))?;
     by(deadline, writer.write_all(&act2)).await?;
     Ok(transport)
+}
+
+/// Reads what has come and hands it to the decoder; gives how many bytes that were.
+fn read(
+    reader: &mut OwnedReadHalf,
+    decoder: &mut FrameDecoder,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    CHUNK.with_borrow_mut(|chunk| {
+        let mut chunk = ReadBuf::new(chunk);
+        ready!(Pin::new(reader).poll_read(cx, &mut chunk))?;
+        decoder.push(chunk.filled());
+        Poll::Ready(Ok(chunk.filled().len()))
+    })
 }
 
 /// How often silent channels are looked at: about as often as three shares should come.

@@ -1,7 +1,7 @@
 //! Accepting connections: a place first, then a task, and at the end a drain that waits for all.
 
 use super::{
-    Extranonces, Identities, Limits, Shared, Solved, Work,
+    Elsewhere, Extranonces, Identities, Limits, Shared, Solved, Work,
     admission::Door,
     begun, connection,
     outbox::Close,
@@ -31,6 +31,8 @@ use tokio::{
 pub struct ServerParts {
     /// Limits and timings.
     pub limits: Limits,
+    /// Where miners are sent when the gateway ends; without it they are told that their channels are over.
+    pub reconnect: Option<Elsewhere>,
     /// Signs the server's certificates.
     pub authority: AuthoritySecretKey,
     /// For how long a certificate is valid.
@@ -68,6 +70,7 @@ impl Server {
         let authority = parts.authority.public();
         let shared = Arc::new(Shared {
             limits: parts.limits,
+            reconnect: parts.reconnect,
             identities: Identities::new(parts.authority, parts.certificate_validity),
             extranonces: Extranonces::new(),
             users: Arc::new(Users::new(parts.users)?),

@@ -75,6 +75,8 @@ pub struct Limits {
     pub max_channels_per_connection: usize,
     /// Shares a second of one connection.
     pub max_shares_per_second: u32,
+    /// What one connection may be refused a second before it is read more slowly.
+    pub max_refusals_per_second: u32,
     /// Shares of one connection that may wait for the pool's answer.
     pub max_unanswered_shares: usize,
     /// From accepting the socket to the end of the handshake.
@@ -117,9 +119,19 @@ impl Solved {
     }
 }
 
+/// Where miners are sent when the gateway ends (SV2 Reconnect).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Elsewhere {
+    /// A host name or address, at most 255 bytes; empty for the same as now.
+    pub host: String,
+    /// Its port; 0 for the same as now.
+    pub port: u16,
+}
+
 /// What every connection may use.
 struct Shared {
     limits: Limits,
+    reconnect: Option<Elsewhere>,
     identities: Identities,
     extranonces: Extranonces,
     users: Arc<Users>,

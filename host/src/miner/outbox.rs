@@ -21,6 +21,9 @@ impl Close {
     }
 }
 
+/// Room that is kept for the next messages; more is given back once it was needed.
+const KEPT: usize = 2 << 10;
+
 /// Sealed bytes that wait to be written.
 pub(super) struct Outbox {
     sealer: Sealer,
@@ -30,6 +33,12 @@ pub(super) struct Outbox {
 impl Outbox {
     pub(super) fn new(sealer: Sealer) -> Self {
         Self { sealer, bytes: Vec::new() }
+    }
+
+    /// All of it was written, or never will be.
+    pub(super) fn sent(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
     }
 
     pub(super) fn send<M: IsSv2Message + Encodable + GetSize>(&mut self, message: M) -> Result<(), Close> {

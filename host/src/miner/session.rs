@@ -29,7 +29,7 @@ use crate::{
 };
 use binary_sv2::Seq064K;
 use bitcoin::Target;
-use common_messages_sv2::{MESSAGE_TYPE_SETUP_CONNECTION, SetupConnection, SetupConnectionError};
+use common_messages_sv2::{MESSAGE_TYPE_SETUP_CONNECTION, Reconnect, SetupConnection, SetupConnectionError};
 use extensions_sv2::{
     EXTENSION_TYPE_EXTENSIONS_NEGOTIATION, MESSAGE_TYPE_REQUEST_EXTENSIONS, RequestExtensions,
     RequestExtensionsError, RequestExtensionsSuccess,
@@ -51,6 +51,8 @@ const UPDATES: (f64, f64) = (512.0, 64.0);
 const OPENS_PER_SECOND: f64 = 4.0;
 /// Seconds for which a peer may have saved up its share rate.
 const SHARE_BURST: f64 = 10.0;
+/// Seconds for which a peer may have saved up its refusals: after a new tip a farm has many at once.
+const REFUSAL_BURST: f64 = 20.0;
 /// Longest text about a device in events, characters.
 const MAX_DEVICE: usize = 128;
 
@@ -62,7 +64,8 @@ pub(super) struct Session {
     /// What the peer says it is, for people.
     device: String,
     worker_names: bool,
-    channels: BTreeMap<u32, Channel>,
+    /// Boxed: a tree has room for eleven of them at once, and most connections have one.
+    channels: BTreeMap<u32, Box<Channel>>,
     opening: Opening,
     next_job_id: u32,
     work: Work,
@@ -74,6 +77,9 @@ pub(super) struct Session {
     unknown: Bucket,
     updates: Bucket,
     shares: Bucket,
+    /// What may be refused, or means nothing.
+    refusals: Bucket,
+    tiresome: bool,
 }
 
 impl Session {
@@ -81,6 +87,7 @@ impl Session {
         let sent = work.job.as_ref().map_or(0, |job| job.serial);
         let limits = &shared.limits;
         let rate = f64::from(limits.max_shares_per_second);
+        let refusals = f64::from(limits.max_refusals_per_second);
         Self {
             number,
             acks,
@@ -97,6 +104,8 @@ impl Session {
             unknown: Bucket::new(UNKNOWN.0, UNKNOWN.1, now),
             updates: Bucket::new(UPDATES.0, UPDATES.1, now),
             shares: Bucket::new(rate * SHARE_BURST, rate, now),
+            refusals: Bucket::new(refusals * REFUSAL_BURST, refusals, now),
+            tiresome: false,
             shared,
         }
     }
@@ -115,8 +124,23 @@ impl Session {
         self.in_flight
     }
 
+    /// Whether the peer has been refused so often that it is to be read more slowly; asking forgives it.
+    pub(super) fn is_tiresome(&mut self) -> bool {
+        std::mem::take(&mut self.tiresome)
+    }
+
+    /// The peer was refused something, or sent something that nobody needs: it costs as much as a share.
+    fn nuisance(&mut self, now: Instant) {
+        self.tiresome |= !self.refusals.take(now);
+    }
+
     /// Handles one frame.
-    pub(super) fn on_frame(&mut self, mut frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), Close> {
+    pub(super) fn on_frame(
+        &mut self,
+        frame: &mut Frame,
+        now: Instant,
+        out: &mut Outbox,
+    ) -> Result<(), Close> {
         let (extension, msg_type) = (frame.header.extension, frame.header.msg_type);
         let Some(agreed) = self.agreed else {
             if extension != 0 || msg_type != MESSAGE_TYPE_SETUP_CONNECTION {
@@ -129,7 +153,10 @@ impl Session {
             0 => {}
             EXTENSION_TYPE_EXTENSIONS_NEGOTIATION => return self.extensions(frame, now, out),
             // Of an extension that the gateway does not know: to be discarded (03, "Extensions").
-            _ => return Ok(()),
+            _ => {
+                self.nuisance(now);
+                return Ok(());
+            }
         }
         if msg_type == MESSAGE_TYPE_SETUP_CONNECTION {
             return Err(Close::new(Reason::MessageUnexpected, "a second SetupConnection"));
@@ -171,10 +198,14 @@ impl Session {
                 self.update(m.channel_id, m.nominal_hash_rate, max_target, now, out)
             }
             Mining::CloseChannel(m) => {
+                let before = self.channels.len();
                 if m.channel_id == GROUP_CHANNEL_ID {
                     self.channels.clear();
                 } else {
                     self.channels.remove(&m.channel_id);
+                }
+                if self.channels.len() == before {
+                    self.nuisance(now);
                 }
                 Ok(())
             }
@@ -194,6 +225,7 @@ impl Session {
                     true => Reason::JobDeclarationUnsupported,
                     false => Reason::ChannelNotFound,
                 };
+                self.nuisance(now);
                 out.send(Mining::SetCustomMiningJobError(SetCustomMiningJobError {
                     channel_id: m.channel_id,
                     request_id: m.request_id,
@@ -225,13 +257,27 @@ impl Session {
             return Ok(());
         }
         let job_id = next(&mut self.next_job_id);
-        send_group_job(GROUP_CHANNEL_ID, self.channels.values_mut(), &job, job_id, out)
+        send_group_job(GROUP_CHANNEL_ID, self.channels.values_mut().map(|c| &mut **c), &job, job_id, out)
     }
 
     /// Time has passed: channels that fell silent get an easier target.
     pub(super) fn on_tick(&mut self, now: Instant, out: &mut Outbox) -> Result<(), Close> {
         let channels: Vec<u32> = self.channels.keys().copied().collect();
         channels.into_iter().try_for_each(|channel_id| self.adjust(channel_id, now, out))
+    }
+
+    /// The last words before the gateway ends: where to go instead, where that is configured and the peer
+    /// is set up; otherwise that its channels are over.
+    pub(super) fn farewell(&mut self, reason: Reason, out: &mut Outbox) -> Result<(), Close> {
+        let shared = self.shared.clone();
+        match shared.reconnect.as_ref().filter(|_| self.is_set_up()) {
+            Some(elsewhere) => {
+                let new_host = elsewhere.host.as_str().try_into().map_err(impossible)?;
+                self.channels.clear();
+                out.send(CommonMessages::Reconnect(Reconnect { new_host, new_port: elsewhere.port }))
+            }
+            None => self.close_channels(reason, out),
+        }
     }
 
     /// Tells every channel that it is over.
@@ -303,7 +349,7 @@ impl Session {
     }
 
     /// Extension 0x0001: agrees on the extensions that both sides know.
-    fn extensions(&mut self, mut frame: Frame, now: Instant, out: &mut Outbox) -> Result<(), Close> {
+    fn extensions(&mut self, frame: &mut Frame, now: Instant, out: &mut Outbox) -> Result<(), Close> {
         let msg_type = frame.header.msg_type;
         // Requests count as well: there is no reason for many.
         self.unknown(frame.header.extension, msg_type, now)?;

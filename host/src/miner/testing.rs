@@ -96,6 +96,7 @@ pub(super) fn limits() -> Limits {
         max_channels: 100,
         max_channels_per_connection: 50,
         max_shares_per_second: 1_000,
+        max_refusals_per_second: 100,
         max_unanswered_shares: 1_000,
         handshake_timeout: time,
         setup_timeout: time,
@@ -122,6 +123,7 @@ impl Surroundings {
         let (blocks, solved) = mpsc::channel(8);
         let shared = Arc::new(Shared {
             limits,
+            reconnect: None,
             identities: Identities::new(AuthoritySecretKey::generate(), Duration::from_secs(3600)),
             extranonces: Extranonces::new(),
             users: Arc::new(Users::new(UserCheck::Open).unwrap()),

@@ -45,6 +45,8 @@ pub struct ChannelJob {
     pub job: Arc<Job>,
     /// The target that was in force on the channel when the job was sent.
     pub target: Target,
+    /// The difficulty of that target, computed once.
+    pub difficulty: f64,
     /// Smallest header time, Unix seconds.
     pub min_ntime: u32,
 }
@@ -67,6 +69,8 @@ pub struct ValidShare {
     pub extranonce: [u8; EXTRANONCE_LEN],
     /// The target it had to meet.
     pub target: Target,
+    /// The difficulty of that target.
+    pub difficulty: f64,
     /// It also meets the network's target.
     pub solves_block: bool,
     _only_here: (),
@@ -101,8 +105,9 @@ pub fn validate(
         return Err(Reason::ShareDifficultyTooLow);
     }
     seen.insert(header.prev_blockhash, hash, solves_block)?;
-    let target = channel_job.target;
-    Ok(ValidShare { job: job.clone(), header, hash, extranonce, target, solves_block, _only_here: () })
+    let ChannelJob { target, difficulty, .. } = *channel_job;
+    let job = job.clone();
+    Ok(ValidShare { job, header, hash, extranonce, target, difficulty, solves_block, _only_here: () })
 }
 
 /// The shares a channel has had accepted, by the tip they were mined on.

@@ -34,7 +34,12 @@ pub fn from_difficulty(difficulty: f64) -> Target {
 
 /// Hashes that a share of this target costs on average.
 pub fn expected_hashes(target: Target) -> f64 {
-    (difficulty(target) * DIFFICULTY_ONE).max(1.0)
+    hashes_of(difficulty(target))
+}
+
+/// Hashes that a share of this difficulty costs on average.
+pub fn hashes_of(difficulty: f64) -> f64 {
+    (difficulty * DIFFICULTY_ONE).max(1.0)
 }
 
 /// Hashes for a share of difficulty 1 on average: 2^256 / (0xffff * 2^208).

@@ -45,6 +45,11 @@ impl DecodeError {
     }
 }
 
+/// Room for sealed bytes that is kept for the next ones; more is given back once it was needed.
+const KEPT: usize = 2 << 10;
+/// The longest payload whose room is used again.
+const REUSED: usize = 256;
+
 /// Turns a stream of sealed bytes into frames. Holds at most one frame and what came with it.
 pub struct FrameDecoder {
     opener: Opener,
@@ -54,17 +59,26 @@ pub struct FrameDecoder {
     /// Bytes at the front of `buffer` that are already used up.
     used: usize,
     current: Option<Frame>,
+    /// Room for the next payload.
+    spare: Vec<u8>,
 }
 
 impl FrameDecoder {
     /// A decoder for what `from` sends, from the first frame on.
     pub fn new(opener: Opener, from: Side) -> Self {
-        Self { opener, from, set_up: false, buffer: Vec::new(), used: 0, current: None }
+        Self { opener, from, set_up: false, buffer: Vec::new(), used: 0, current: None, spare: Vec::new() }
     }
 
     /// SetupConnection is done: from now on messages may have the lengths of their types.
     pub fn set_up(&mut self) {
         self.set_up = true;
+    }
+
+    /// Takes back a frame that nobody needs any more, for its room.
+    pub fn reuse(&mut self, frame: Frame) {
+        if frame.payload.capacity() <= REUSED {
+            self.spare = frame.payload;
+        }
     }
 
     /// Takes bytes as they come from the socket.
@@ -86,7 +100,12 @@ impl FrameDecoder {
         loop {
             let rest = &self.buffer[self.used..];
             let Some(frame) = &mut self.current else {
-                let Some(sealed) = rest.first_chunk::<SEALED_HEADER_LEN>() else { return Ok(None) };
+                let Some(sealed) = rest.first_chunk::<SEALED_HEADER_LEN>() else {
+                    if rest.is_empty() && self.buffer.capacity() > KEPT {
+                        (self.buffer, self.used) = (Vec::new(), 0);
+                    }
+                    return Ok(None);
+                };
                 let header = Header::parse(self.opener.open_header(sealed)?);
                 self.used += SEALED_HEADER_LEN;
                 let limit = header.max_length(self.from, self.set_up);
@@ -97,7 +116,10 @@ impl FrameDecoder {
                         limit,
                     });
                 }
-                self.current = Some(Frame { header, payload: Vec::with_capacity(header.length) });
+                let mut payload = std::mem::take(&mut self.spare);
+                payload.clear();
+                payload.reserve(header.length);
+                self.current = Some(Frame { header, payload });
                 continue;
             };
             match sealed_chunk_lens(frame.header.length - frame.payload.len()).next() {
@@ -126,9 +148,17 @@ where
         msg_type: message.message_type(),
         length: message.get_size(),
     };
-    let mut payload = vec![0; header.length];
-    message.to_bytes(&mut payload).map_err(|error| EncodeError(format!("{error:?}")))?;
-    sealer.seal_frame(&header.to_bytes(), &payload, out).map_err(|error| EncodeError(error.to_string()))
+    // Most messages are short, and shares are answered by the hundred thousand.
+    let (mut short, mut long) = ([0; 256], Vec::new());
+    let payload = match short.get_mut(..header.length) {
+        Some(payload) => payload,
+        None => {
+            long.resize(header.length, 0);
+            &mut long[..]
+        }
+    };
+    message.to_bytes(payload).map_err(|error| EncodeError(format!("{error:?}")))?;
+    sealer.seal_frame(&header.to_bytes(), payload, out).map_err(|error| EncodeError(error.to_string()))
 }
 
 /// A message that cannot be sent.

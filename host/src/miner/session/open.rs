@@ -107,12 +107,16 @@ impl Session {
             Ok(request) => request,
             Err(reason) => {
                 let user = printable(asked.user_identity, MAX_IDENTITY);
+                self.nuisance(now);
                 return self.refuse(request_id, user, reason, out);
             }
         };
         match self.shared.users.known(&request.user_identity, now) {
             Some(Ok(())) => self.admit(request_id, request, now, out),
-            Some(Err(reason)) => self.refuse(request_id, request.user_identity, reason, out),
+            Some(Err(reason)) => {
+                self.nuisance(now);
+                self.refuse(request_id, request.user_identity, reason, out)
+            }
             None if self.opening.asked.len() >= MAX_ASKED => {
                 self.refuse(request_id, request.user_identity, Reason::ChannelRateLimited, out)
             }
@@ -168,6 +172,7 @@ impl Session {
         out: &mut Outbox,
     ) -> Result<(), Close> {
         if self.channels.len() >= self.shared.limits.max_channels_per_connection {
+            self.nuisance(now);
             return self.refuse(request_id, request.user_identity, Reason::ChannelLimitExceeded, out);
         }
         let Ok(place) = self.shared.channels.clone().try_acquire_owned() else {
@@ -209,7 +214,7 @@ impl Session {
             let job_id = next(&mut self.next_job_id);
             send_job(&mut channel, &job, job_id, first_ntime(&job), out)?;
         }
-        self.channels.insert(id, channel);
+        self.channels.insert(id, Box::new(channel));
         Ok(())
     }
 
@@ -231,10 +236,11 @@ impl Session {
         match updated {
             Ok(None) => Ok(()),
             Ok(Some(target)) => send_target(channel_id, target, out),
-            Err(reason) => out.send(Mining::UpdateChannelError(UpdateChannelError {
-                channel_id,
-                error_code: code(reason),
-            })),
+            Err(reason) => {
+                self.nuisance(now);
+                let error_code = code(reason);
+                out.send(Mining::UpdateChannelError(UpdateChannelError { channel_id, error_code }))
+            }
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     event::{Event, schema, unix_seconds},
     ledger::{Ack, Origin},
     reason::Reason,
-    share::{Submission, target},
+    share::Submission,
 };
 use mining_sv2::{SubmitSharesError, SubmitSharesSuccess};
 use parsers_sv2::Mining;
@@ -42,7 +42,10 @@ impl Session {
                 self.in_flight += 1;
                 self.adjust(channel_id, now, out)
             }
-            Err(reason) => self.reject(channel_id, sequence_number, reason, out),
+            Err(reason) => {
+                self.nuisance(now);
+                self.reject(channel_id, sequence_number, reason, out)
+            }
         }
     }
 
@@ -80,9 +83,9 @@ impl Session {
             connection: self.number,
             channel_id,
             sequence_number,
-            user_identity: channel.user_identity.clone(),
+            user_identity: &channel.user_identity,
             worker,
-            difficulty: target::difficulty(share.target),
+            difficulty: share.difficulty,
             held: self.work.held,
             quota,
         };

@@ -54,8 +54,8 @@ impl Bench {
     /// Gives the types of the messages that the session answers with.
     fn say(&mut self, msg_type: u8, payload: &[u8]) -> Vec<u8> {
         let header = Header { extension: 0, channel_msg: false, msg_type, length: payload.len() };
-        let frame = Frame { header, payload: payload.to_vec() };
-        self.session.on_frame(frame, self.now, &mut self.out).unwrap();
+        let mut frame = Frame { header, payload: payload.to_vec() };
+        self.session.on_frame(&mut frame, self.now, &mut self.out).unwrap();
         types(&self.heard())
     }
 
@@ -134,7 +134,7 @@ async fn job_ids_of_channels_and_group_never_meet() {
     for _ in 0..3 {
         let header = Header { extension: 0, channel_msg: false, msg_type: 0x13, length: 0 };
         let payload = [&[1, 0, 0, 0, 1, b'a'][..], &[0; 4], &[0xff; 32], &[4, 0]].concat();
-        proxy.session.on_frame(Frame { header, payload }, proxy.now, &mut proxy.out).unwrap();
+        proxy.session.on_frame(&mut Frame { header, payload }, proxy.now, &mut proxy.out).unwrap();
         let job = chain.again();
         proxy.session.on_work(released(job), &mut proxy.out).unwrap();
         let heard = proxy.heard();
