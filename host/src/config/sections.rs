@@ -154,8 +154,9 @@ section! {
         max_channels: u32 = default("200000"), between(1, 10_000_000);
         /// Shares a second that one connection may send.
         max_shares_per_second: u32 = default("1000"), between(1, 1_000_000);
-        /// What one connection may be refused a second (shares, opens, updates) before it is read more slowly.
-        max_refusals_per_second: u32 = default("100"), between(1, 1_000_000);
+        /// What one connection may be refused a second (shares, opens, updates) before it is read more slowly;
+        /// each accepted share allows one more.
+        max_refusals_per_second: u32 = default("10"), between(1, 1_000_000);
         /// Shares of one connection that may wait for the pool's answer.
         max_unanswered_shares: u32 = default("10000"), between(1, 100_000);
         /// Shares that each channel's difficulty aims at.

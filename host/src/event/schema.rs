@@ -374,6 +374,9 @@ pub struct ShareRejected {
     pub user_identity: String,
     /// The miner's own number for it.
     pub sequence_number: u32,
+    /// Shares and channels that this connection was refused before it and that have no event of their own:
+    /// beyond a few a second they are only counted.
+    pub untold: u64,
 }
 
 /// The second of a share's two events: the pool's answer.

@@ -29,7 +29,7 @@ const UNNOTICED: f64 = 0.05;
 
 /// What the miner varies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Header fields alone; the merkle root is fixed per job.
     Standard,
     /// The last bytes of the extranonce as well.
@@ -47,11 +47,15 @@ impl Kind {
 
 /// What a client asked for when it opened a channel.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) kind: Kind,
-    pub(super) user_identity: String,
-    pub(super) nominal_hashrate: f32,
-    pub(super) max_target: Target,
+pub struct Request {
+    /// What it will vary.
+    pub kind: Kind,
+    /// Who mines.
+    pub user_identity: String,
+    /// What it says of its speed, hashes a second; 0 when it does not know.
+    pub nominal_hashrate: f32,
+    /// The easiest target that it takes.
+    pub max_target: Target,
 }
 
 /// What the pool wants of every channel.
@@ -65,7 +69,8 @@ pub struct Terms {
     pub vardiff: bool,
 }
 
-pub(super) struct Channel {
+/// An open channel.
+pub struct Channel {
     pub(super) id: u32,
     pub(super) kind: Kind,
     pub(super) user_identity: String,
@@ -93,7 +98,9 @@ struct Held {
 }
 
 impl Channel {
-    pub(super) fn open(
+    /// Opens a channel with an extranonce prefix that is its alone; `job` is what is mined at present, which
+    /// it is not given yet.
+    pub fn open(
         id: u32,
         prefix: [u8; PREFIX_LEN],
         request: Request,
@@ -189,7 +196,7 @@ impl Channel {
     }
 
     /// Adds a job under `job_id`; true when the tip is another than that of the job before.
-    pub(super) fn add_job(&mut self, job_id: u32, job: &Arc<Job>, min_ntime: u32) -> bool {
+    pub fn add_job(&mut self, job_id: u32, job: &Arc<Job>, min_ntime: u32) -> bool {
         let new_tip = self.tip != Some(job.previous_block_hash());
         if new_tip {
             self.tip = Some(job.previous_block_hash());
@@ -215,8 +222,12 @@ impl Channel {
         Some(held.merkle_root(&extranonce))
     }
 
-    /// Judges a submitted share; `rolled` is the miner's part of the extranonce on an extended channel.
-    pub(super) fn submit(
+    /// Judges a submitted share; `rolled` is the miner's part of the extranonce on an extended channel, `now`
+    /// the time in Unix seconds.
+    ///
+    /// # Errors
+    /// Why it does not count.
+    pub fn submit(
         &mut self,
         job_id: u32,
         submission: Submission,
@@ -243,7 +254,7 @@ impl Channel {
     }
 
     /// The share counts.
-    pub(super) fn accepted(&mut self, share: &ValidShare) {
+    pub fn accepted(&mut self, share: &ValidShare) {
         self.vardiff.on_share(target::hashes_of(share.difficulty));
     }
 

@@ -43,9 +43,11 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes read at once.
 const READ_LEN: usize = 64 << 10;
 /// Frames handled before others have their turn.
-const TURN: usize = 256;
+const TURN: usize = 32;
+/// Bytes that are written before the frames of a burst have all had their turn.
+const BURST: usize = 16 << 10;
 /// How long a peer that is refused too often is not read.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_secs(1);
 
 thread_local! {
     /// What was just read. One for each thread rather than each connection: most of them are silent.
@@ -181,10 +183,10 @@ impl Connection {
                 served = Some(work.round.clone());
                 self.session.on_work(work, &mut self.outbox)?;
             }
-            _ = self.acks.recv_many(&mut self.acked, MAX_IN_FLIGHT) => {
+            _ = self.acks.recv_many(&mut self.acked, MAX_IN_FLIGHT), if self.session.in_flight() > 0 => {
                 self.session.on_acks(self.acked.drain(..), &mut self.outbox)?;
             }
-            Some((ticket, answer)) = self.answers.recv() => {
+            Some((ticket, answer)) = self.answers.recv(), if self.session.is_asking() => {
                 self.session.on_answer(ticket, answer, std::time::Instant::now(), &mut self.outbox)?;
             }
             () = &mut self.timer => self.on_time()?,
@@ -204,7 +206,10 @@ impl Connection {
             // Ends by its timeout; when the connection is gone by then, nobody hears the answer.
             tokio::spawn(async move { answering.send((ticket, users.ask(&user).await)).await });
         }
-        self.flush().await?;
+        // The rest of a burst is next, and its answers may go along.
+        if !self.more || served.is_some() || self.outbox.bytes.len() >= BURST {
+            self.flush().await?;
+        }
         if let Some(round) = served {
             self.member.served(round);
         }

@@ -27,7 +27,7 @@ mod users;
 mod vardiff;
 
 pub use admission::DoorLimits;
-pub use channel::Terms;
+pub use channel::{Channel, Kind, Request, Terms};
 pub use listener::{Server, ServerParts};
 pub use round::{Released, Round};
 pub use users::{PoolQuestions, UserCheck};

@@ -28,6 +28,11 @@ impl Bucket {
         }
         taken
     }
+
+    /// Gives one back: it was earned.
+    pub(super) fn give(&mut self) {
+        self.level = (self.level + 1.0).min(self.capacity);
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +51,16 @@ mod tests {
         assert_eq!(taken(&mut bucket, 1), 0);
         assert_eq!(taken(&mut bucket, 4), 2);
         assert_eq!(taken(&mut bucket, 3_600), 3, "never more than the burst");
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_taken_again_but_never_more_than_the_burst() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(2.0, 1.0, start);
+        bucket.give();
+        assert_eq!((0..10).filter(|_| bucket.take(start)).count(), 2);
+        bucket.give();
+        assert!(bucket.take(start) && !bucket.take(start));
     }
 
     #[test]

@@ -51,8 +51,11 @@ const UPDATES: (f64, f64) = (512.0, 64.0);
 const OPENS_PER_SECOND: f64 = 4.0;
 /// Seconds for which a peer may have saved up its share rate.
 const SHARE_BURST: f64 = 10.0;
-/// Seconds for which a peer may have saved up its refusals: after a new tip a farm has many at once.
-const REFUSAL_BURST: f64 = 20.0;
+/// Seconds for which a peer may have saved up its refusals. Each accepted share earns one more: the proxy of
+/// a large farm has many stale ones after a new tip.
+const REFUSAL_BURST: f64 = 50.0;
+/// Refused shares of a connection that are told at once, and how many a second later.
+const TOLD: (f64, f64) = (64.0, 8.0);
 /// Longest text about a device in events, characters.
 const MAX_DEVICE: usize = 128;
 
@@ -80,6 +83,10 @@ pub(super) struct Session {
     /// What may be refused, or means nothing.
     refusals: Bucket,
     tiresome: bool,
+    /// Refused shares that are events.
+    told: Bucket,
+    /// Those that are none since the last one.
+    untold: u64,
 }
 
 impl Session {
@@ -106,6 +113,8 @@ impl Session {
             shares: Bucket::new(rate * SHARE_BURST, rate, now),
             refusals: Bucket::new(refusals * REFUSAL_BURST, refusals, now),
             tiresome: false,
+            told: Bucket::new(TOLD.0, TOLD.1, now),
+            untold: 0,
             shared,
         }
     }

@@ -83,7 +83,8 @@ async fn job() -> Result<Arc<Job>> {
         ..EmbeddedConfig::default()
     };
     let (now, hour) = (Instant::now(), Duration::from_secs(3600));
-    let template = EmbeddedChain::new(config)?.next_template(None, hour).await?.context("no template")?.template;
+    let template =
+        EmbeddedChain::new(config)?.next_template(None, hour).await?.context("no template")?.template;
     let timings = Timings { verdict_timeout: hour, hold_timeout: hour };
     let mut gate = Gate::new(Mode::Observe, timings, now);
     let mut actions = gate.on_template(now, template.clone());

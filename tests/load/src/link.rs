@@ -71,6 +71,15 @@ impl Link {
         Ok(Self { stream, sealer, decoder })
     }
 
+    /// The same connection in the runtime that this is called in.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered.
+    pub fn moved(self) -> Result<Self> {
+        let stream = TcpStream::from_std(self.stream.into_std()?)?;
+        Ok(Self { stream, ..self })
+    }
+
     /// SetupConnection and its answer.
     ///
     /// # Errors
@@ -145,7 +154,9 @@ impl Link {
             let frame = self.next().await?;
             match frame.header.msg_type {
                 found if found == msg_type => return Ok(frame),
-                0x12 => bail!("the pool opens no channel: {:?}", String::from_utf8_lossy(&frame.payload[4..])),
+                0x12 => {
+                    bail!("the pool opens no channel: {:?}", String::from_utf8_lossy(&frame.payload[4..]))
+                }
                 _ => {}
             }
         }

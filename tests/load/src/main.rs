@@ -180,9 +180,11 @@ async fn measure_shares(
             (None, Some(folder)) => {
                 let folder = tempfile::Builder::new().prefix("reservegrid-load-").tempdir_in(folder)?.keep();
                 Pool::start(|config| {
-                    config
-                        .set("ledger", "dir", folder.display().to_string())
-                        .set("miners", "standard_success_batch", i64::from(*batch))
+                    config.set("ledger", "dir", folder.display().to_string()).set(
+                        "miners",
+                        "standard_success_batch",
+                        i64::from(*batch),
+                    )
                 })
                 .await?
             }
@@ -223,7 +225,9 @@ async fn measure_arrivals(target: Target, connections: usize) -> Result<()> {
         costs.push(arrive::connections(&pool, connections).await?);
     }
     let best = costs.iter().min().context("no run")?.as_secs_f64() * 1e3;
-    println!("connection with handshake and setup: {best:.3} ms of the pool's CPU, {costs:?} (wanted: 0.3 ms)");
+    println!(
+        "connection with handshake and setup: {best:.3} ms of the pool's CPU, {costs:?} (wanted: 0.3 ms)"
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     let samples = arrive::first_jobs(&pool, 1_000).await?;
     println!("first job after a channel is asked for: {samples} (wanted: 0.5 ms)");
@@ -247,9 +251,10 @@ async fn measure_tips(target: Target, connections: usize, count: usize) -> Resul
     let millis = |time: Duration| (time.as_secs_f64() * 1e4).round() / 10.0;
     let seen: Vec<_> = tips.iter().map(|tip| millis(tip.seen)).collect();
     let told: Vec<_> = tips.iter().filter_map(|tip| tip.told).map(millis).collect();
+    let cpu: Vec<_> = tips.iter().map(|tip| millis(tip.cpu)).collect();
     println!(
         "a new tip to {connections} connections: {told:?} ms from its arrival until the last was sent, {seen:?} ms from \
-         the block until the last has read it (wanted: {} ms)",
+         the block until the last has read it; {cpu:?} ms of the pool's CPU (wanted: {} ms)",
         connections * 12 / 1_000
     );
     Ok(())

@@ -189,8 +189,8 @@ impl Frame {
 /// types that no server sends.
 pub fn channel_bit(msg_type: u8) -> Option<bool> {
     match msg_type {
-        // SetupConnection.Success and .Error, open Success (two) and Error, SetGroupChannel
-        0x01 | 0x02 | 0x11 | 0x12 | 0x14 | 0x25 => Some(false),
+        // SetupConnection.Success and .Error, Reconnect, open Success (two) and Error, SetGroupChannel
+        0x01 | 0x02 | 0x04 | 0x11 | 0x12 | 0x14 | 0x25 => Some(false),
         // jobs, UpdateChannel.Error, CloseChannel, SetExtranoncePrefix, answers to shares, SetNewPrevHash,
         // SetTarget, answers to SetCustomMiningJob
         0x15 | 0x17..=0x19 | 0x1c | 0x1d | 0x1f..=0x21 | 0x23 | 0x24 => Some(true),

@@ -9,7 +9,10 @@ use reservegrid_tests::{
     gateway::{DEADLINE, GatewayConfig},
     wait,
 };
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 #[tokio::test]
 async fn one_address_gets_so_many_connections_and_another_its_own() -> Result<()> {
@@ -61,8 +64,12 @@ async fn unfinished_handshakes_are_limited_by_address_and_in_all() -> Result<()>
 
 #[tokio::test]
 async fn a_connection_that_sends_too_many_shares_gets_some_answered_with_no() -> Result<()> {
-    // Ten at once and one a second; the healthy miner sends a few in the whole test.
-    let mut scene = Scene::with(|config| config.set("miners", "max_shares_per_second", 1)).await?;
+    // Ten at once and one a second; the healthy miner sends a few in the whole test. What is refused is
+    // answered at once.
+    let limits = |config: GatewayConfig| {
+        config.set("miners", "max_shares_per_second", 1).set("miners", "max_refusals_per_second", 1_000)
+    };
+    let mut scene = Scene::with(limits).await?;
     let mut client = scene.client().await?;
     let channel = client.open_standard("flood").await?;
     const SHARES: u32 = 2_000;
@@ -110,4 +117,38 @@ async fn one_connection_cannot_fill_what_waits_for_the_pool() -> Result<()> {
         Ok(client.submit(&channel, &share).await?.is_accepted().then_some(()))
     })
     .await
+}
+
+#[tokio::test]
+async fn a_peer_that_is_refused_without_end_is_read_slowly_and_hurts_nobody() -> Result<()> {
+    // Fifty at once and one a second.
+    let mut scene = Scene::with(|config| config.set("miners", "max_refusals_per_second", 1)).await?;
+    let mut client = scene.client().await?;
+    let channel = client.open_extended("declarer").await?;
+    // The shortest SetCustomMiningJob: request id, and nothing in any of its other fields.
+    let declared = |number: u32| {
+        [&channel.id.to_le_bytes()[..], &number.to_le_bytes(), &[0; 1 + 4 + 32 + 12 + 1 + 4 + 2 + 4 + 1]]
+            .concat()
+    };
+    const DECLARED: u32 = 58;
+    let mut bytes = Vec::new();
+    for number in 0..DECLARED {
+        bytes.extend(client.seal(0, true, 0x22, declared(number).len(), &declared(number))?);
+    }
+    let begin = Instant::now();
+    client.send_bytes(&bytes).await?;
+    for number in 0..DECLARED {
+        match client.next_message().await? {
+            Message::Mining(MiningOwned::SetCustomMiningJobError(m)) => {
+                ensure!(m.request_id == number, "{m:?}")
+            }
+            other => anyhow::bail!("awaited SetCustomMiningJob.Error {number}, came {other:?}"),
+        }
+        if number == DECLARED / 2 {
+            scene.healthy_miner_works().await?;
+        }
+    }
+    // The last of them waited for their second; a machine that is busy only makes it longer.
+    ensure!(begin.elapsed() > Duration::from_secs(2), "{:?}", begin.elapsed());
+    scene.healthy_miner_works().await
 }

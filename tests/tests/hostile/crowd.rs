@@ -122,7 +122,9 @@ async fn a_peer_that_never_ends_its_handshake_does_not_hold_up_the_end_of_the_ga
 
 #[tokio::test]
 async fn a_peer_that_asks_and_never_reads_is_dropped_while_others_are_served() -> Result<()> {
-    let mut scene = Scene::new().await?;
+    // Its questions are refused, each with an answer, which would be slowed down long before it hurts.
+    let patient = |config: GatewayConfig| config.set("miners", "max_refusals_per_second", 1_000_000);
+    let mut scene = Scene::with(patient).await?;
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(4_096)?;
     let stream = socket.connect(scene.gateway.address()?.parse()?).await?;

@@ -5,10 +5,10 @@ use anyhow::{Result, ensure};
 use binary_sv2::U256;
 use bitcoin::hashes::Hash;
 use mining_sv2::UpdateChannel;
-use parsers_sv2::{Mining, MiningOwned};
+use parsers_sv2::{CommonMessagesOwned, Mining, MiningOwned};
 use reservegrid_tests::{
     client::{Client, EASIEST, Message, Open, Share, gateway_for_clients, setup_payload},
-    gateway::{Channel, DEADLINE},
+    gateway::{Channel, DEADLINE, GatewayConfig},
 };
 
 #[tokio::test]
@@ -96,6 +96,27 @@ async fn every_message_of_the_gateway_has_the_channel_bit_of_the_specification()
     let seen: Vec<u8> = client.seen().union(refused.seen()).copied().collect();
     let all = [0x01, 0x02, 0x11, 0x12, 0x14, 0x15, 0x17, 0x18, 0x1c, 0x1d, 0x1f, 0x20, 0x21, 0x24];
     ensure!(seen == all, "came {seen:02x?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_sends_miners_elsewhere_where_that_is_configured() -> Result<()> {
+    let elsewhere = |config: GatewayConfig| config.set("miners", "reconnect", "pool.example:34254");
+    let (_backend, mut gateway) = gateway_for_clients(elsewhere).await?;
+    let mut silent = Client::connect(&gateway).await?;
+    let mut client = client(&gateway, 0).await?;
+    let channel = client.open_standard("alice").await?;
+    ensure!(client.submit(&channel, &channel.good_share(0)?).await?.is_accepted());
+    gateway.process().signal("TERM")?;
+    let last = client.until_closed().await?;
+    match &last[..] {
+        [Message::Common(CommonMessagesOwned::Reconnect(m))] => {
+            ensure!(m.new_host.as_utf8_or_hex() == "pool.example" && m.new_port == 34_254, "{m:?}");
+        }
+        other => anyhow::bail!("awaited Reconnect and no more, came {other:?}"),
+    }
+    // Before SetupConnection no other message has a meaning.
+    ensure!(silent.until_closed().await?.is_empty());
     Ok(())
 }
 

@@ -135,6 +135,11 @@ impl Session {
         std::mem::take(&mut self.opening.questions)
     }
 
+    /// Whether such answers are awaited.
+    pub(in super::super) fn is_asking(&self) -> bool {
+        !self.opening.asked.is_empty()
+    }
+
     /// Somebody said whether a user may mine.
     pub(in super::super) fn on_answer(
         &mut self,
@@ -157,8 +162,12 @@ impl Session {
         reason: Reason,
         out: &mut Outbox,
     ) -> Result<(), Close> {
-        let (connection, detail) = (self.number, reason.meaning().to_owned());
-        self.shared.events.emit(Event::ChannelRefused { connection, user_identity, reason, detail });
+        if self.told.take(Instant::now()) {
+            let (connection, detail) = (self.number, reason.meaning().to_owned());
+            self.shared.events.emit(Event::ChannelRefused { connection, user_identity, reason, detail });
+        } else {
+            self.untold += 1;
+        }
         let error = OpenMiningChannelError { request_id, error_code: code(reason) };
         out.send(Mining::OpenMiningChannelError(error))
     }

@@ -40,6 +40,7 @@ impl Session {
         match self.account(channel_id, sequence_number, share, now) {
             Ok(()) => {
                 self.in_flight += 1;
+                self.refusals.give();
                 self.adjust(channel_id, now, out)
             }
             Err(reason) => {
@@ -138,20 +139,25 @@ impl Session {
     }
 
     fn reject(
-        &self,
+        &mut self,
         channel_id: u32,
         sequence_number: u32,
         reason: Reason,
         out: &mut Outbox,
     ) -> Result<(), Close> {
-        let user_identity = self.channels.get(&channel_id).map(|channel| channel.user_identity.clone());
-        self.shared.events.emit(Event::ShareRejected(schema::ShareRejected {
-            reason,
-            connection: self.number,
-            channel: channel_id,
-            user_identity: user_identity.unwrap_or_default(),
-            sequence_number,
-        }));
+        if self.told.take(Instant::now()) {
+            let user_identity = self.channels.get(&channel_id).map(|channel| channel.user_identity.clone());
+            self.shared.events.emit(Event::ShareRejected(schema::ShareRejected {
+                reason,
+                connection: self.number,
+                channel: channel_id,
+                user_identity: user_identity.unwrap_or_default(),
+                sequence_number,
+                untold: std::mem::take(&mut self.untold),
+            }));
+        } else {
+            self.untold += 1;
+        }
         let error = SubmitSharesError { channel_id, sequence_number, error_code: code(reason) };
         out.send(Mining::SubmitSharesError(error))
     }

@@ -209,3 +209,36 @@ async fn a_channel_that_fell_silent_gets_an_easier_target_and_a_fresh_job_unless
     bench.session.on_tick(bench.now + Duration::from_secs(300), &mut bench.out).unwrap();
     assert_eq!(types(&bench.heard()), [0x21], "an old tip is not handed out again");
 }
+
+#[tokio::test]
+async fn a_peer_that_is_refused_more_often_than_it_may_is_tiresome_until_time_has_passed() {
+    let mut chain = Chain::new();
+    let job = chain.job().await;
+    let patience = Limits { max_refusals_per_second: 1, ..limits() };
+    let mut bench = Bench::new(patience, &released(job), 0);
+    bench.open(0x10);
+    // A share of no job, an update of no channel, a channel that is closed twice, an unknown extension.
+    let share = [2u32, 1, 999, 0, 0, 0].map(u32::to_le_bytes).concat();
+    let update = [&9u32.to_le_bytes()[..], &0f32.to_le_bytes(), &[0xff; 32]].concat();
+    let close = [&9u32.to_le_bytes()[..], &[0]].concat();
+    // Fifty seconds of it at once.
+    for _ in 0..12 {
+        assert_eq!(bench.say(0x1a, &share), [0x1d]);
+        assert_eq!(bench.say(0x16, &update), [0x17]);
+        assert!(bench.say(0x18, &close).is_empty());
+        let header = Header { extension: 0x4000, channel_msg: false, msg_type: 1, length: 0 };
+        let mut strange = Frame { header, payload: Vec::new() };
+        bench.session.on_frame(&mut strange, bench.now, &mut bench.out).unwrap();
+        assert!(!bench.session.is_tiresome());
+    }
+    assert_eq!((bench.say(0x1a, &share), bench.say(0x1a, &share)), (vec![0x1d], vec![0x1d]));
+    assert!(!bench.session.is_tiresome());
+    assert_eq!(bench.say(0x1a, &share), [0x1d], "it still hears why");
+    assert!(bench.session.is_tiresome());
+    assert!(!bench.session.is_tiresome(), "forgiven until the next one");
+    bench.now += Duration::from_secs(1);
+    assert_eq!(bench.say(0x16, &update), [0x17]);
+    assert!(!bench.session.is_tiresome());
+    assert_eq!(bench.say(0x16, &update), [0x17]);
+    assert!(bench.session.is_tiresome());
+}
