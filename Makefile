@@ -25,7 +25,7 @@ export RESERVEGRID_NODE_DIR   := $(CACHE)/node
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test build policies node lint fmt audit bench clean help setup wasm-toolchain nextest deny
+.PHONY: run test build policies node lint fmt audit bench bench-load clean help setup wasm-toolchain nextest deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
@@ -61,8 +61,11 @@ fmt: ## format the sources
 audit: deny ## known vulnerabilities in dependencies (needs the network)
 	cargo deny --workspace check advisories
 
-bench: policies ## handshake, frames and policies: measured here, beside the reference
-	cargo bench --package reservegrid --bench noise --bench pack --bench facts --bench swap
+bench: policies ## handshake, frames, shares and policies: measured here, beside the reference
+	cargo bench --package reservegrid --bench noise --bench share --bench pack --bench facts --bench swap
+
+bench-load: build policies ## the mining server under load: shares, arrivals, idle crowds, new tips, hostile crowds
+	cargo run --release --package reservegrid-load -- all
 
 clean: ## remove what was built; tools and node stay in .cache
 	cargo clean

@@ -497,3 +497,28 @@ fn inline_mode_wants_a_policy_that_enforces() {
     assert!(found.len() == 1 && found[0].contains("every [[policy]] is monitored"), "{found:?}");
     assert!(parse(&monitored.replace("inline", "observe"), &SECRETS).is_ok());
 }
+
+#[test]
+fn miners_are_sent_to_a_host_and_a_port() {
+    let with = |place: &str| GOOD.replace("34255\"\n", &format!("34255\"\nreconnect = \"{place}\"\n"));
+    for (text, host) in [
+        ("pool.example:34254", "pool.example"),
+        ("192.0.2.7:34254", "192.0.2.7"),
+        ("[2001:db8::7]:34254", "2001:db8::7"),
+    ] {
+        let serving = parse(&with(text), &SECRETS).expect("loads").serving.expect("miners");
+        let reconnect = serving.miners.reconnect.expect("somewhere");
+        assert_eq!((reconnect.host.as_str(), reconnect.port), (host, 34_254));
+    }
+    let long = format!("{}:1", "h".repeat(256));
+    for text in
+        ["pool.example", "pool.example:", ":34254", "pool.example:0", "pool.example:70000", "a pool:1", &long]
+    {
+        assert_eq!(
+            faults(&with(text), &SECRETS),
+            [format!(
+                r#"conf/gateway.toml:9:13: [miners] reconnect: "{text}" is not a host and its port in quotes, e.g. "pool.example:34254""#
+            )]
+        );
+    }
+}

@@ -245,6 +245,10 @@ impl Connection {
     /// The timer woke: perhaps it is time for something.
     fn on_time(&mut self) -> Result<(), Close> {
         let now = Instant::now();
+        if self.paused_until.is_some_and(|until| now >= until) {
+            // A peer that is not read cannot be blamed for its silence.
+            (self.paused_until, self.last_read) = (None, now);
+        }
         let (deadline, late) = self.deadline();
         if now >= deadline {
             return Err(Close::new(late, ""));
@@ -252,10 +256,6 @@ impl Connection {
         if self.session.has_channels() && now >= self.next_tick {
             self.next_tick = now + tick(&self.shared);
             self.session.on_tick(now.into_std(), &mut self.outbox)?;
-        }
-        if self.paused_until.is_some_and(|until| now >= until) {
-            // A peer that is not read cannot be blamed for its silence.
-            (self.paused_until, self.last_read) = (None, now);
         }
         let wake = self.wake();
         self.timer.as_mut().reset(wake);
