@@ -5,6 +5,7 @@
 //! - [`account`]: the promise of the ledger, checked from outside
 //! - [`backend`]: a pool backend that checks every signature and records every share
 //! - [`client`]: a raw Stratum V2 client on foreign code, polite or not
+//! - [`sv1`]: a Stratum V1 miner, for proxies in front of the gateway
 //! - [`gateway`]: the gateway and the CPU miner as processes, their configuration and their events
 //!
 //! Everything ends with its handle, waits for conditions with a deadline and for nothing else, and
@@ -17,5 +18,6 @@ pub mod gateway;
 pub mod mempool;
 pub mod node;
 pub mod process;
+pub mod sv1;
 pub mod tail;
 pub mod wait;
