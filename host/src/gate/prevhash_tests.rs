@@ -1,11 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-//! The gate against a clock of our own: the rules one by one, then random sequences of everything.
+//! The gate against a clock of our own: the rules one by one. Random sequences of everything: `soak`.
 
 use super::*;
 use crate::template::{CoinbaseParts, CoinbaseSpec, Declared, Provenance, facts::assemble};
 use bitcoin::{CompactTarget, Network, ScriptBuf, block::Version, hashes::Hash};
-use proptest::prelude::*;
-use std::collections::HashMap;
 
 const VERDICT: Duration = Duration::from_millis(50);
 const HOLD: Duration = Duration::from_secs(5);
@@ -41,7 +39,8 @@ fn reject() -> Verdict {
 
 fn gate(mode: Mode) -> (Gate, Instant) {
     let now = Instant::now();
-    (Gate::new(mode, Timings { verdict_timeout: VERDICT, hold_timeout: HOLD }, now), now)
+    let timings = Timings { verdict_timeout: VERDICT, hold_timeout: HOLD, coinbase_only_after: None };
+    (Gate::new(mode, timings, now), now)
 }
 
 /// A gate that follows tip 1.
@@ -96,7 +95,7 @@ fn a_tip_without_a_template_holds_the_miners_and_then_gives_up_on_them() {
     gate.on_tip(now, template(2, 0).previous_block_hash);
     assert_eq!((gate.phase(), gate.deadline()), (Phase::Switching, Some(now + VERDICT)));
     let actions = gate.on_time(now + HOLD);
-    let [Action::Hold(Reason::PrevhashVerdictTimeout), Action::Expire(Reason::PrevhashHoldExpired)] =
+    let [Action::Hold(Reason::PrevhashTemplateMissing), Action::Expire(Reason::PrevhashHoldExpired)] =
         actions[..]
     else {
         panic!("{actions:?}")
@@ -111,7 +110,7 @@ fn a_tip_that_goes_and_comes_back_finds_the_miners_on_their_work() {
     assert!(gate.on_tip(now, one).is_empty(), "nobody was held yet");
     assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
     gate.on_tip(now, two);
-    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(Reason::PrevhashVerdictTimeout)]));
+    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(Reason::PrevhashTemplateMissing)]));
     assert!(matches!(gate.on_tip(now + VERDICT, one)[..], [Action::Resume]));
     assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
 }
@@ -328,109 +327,4 @@ fn a_silent_source_ends_the_work_and_its_return_is_a_new_tip() {
     gate.on_template(now + HOLD, back.clone());
     let actions = gate.on_verdict(now + HOLD, back.digest, &Verdict::accept());
     assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
-}
-
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Template { tip: u8 },
-    Tip { tip: u8 },
-    Verdict { which: usize, accept: bool },
-    Wait { ms: u64 },
-    Mode { inline: bool },
-    Stale,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        3 => (1u8..4).prop_map(|tip| Step::Template { tip }),
-        1 => (1u8..4).prop_map(|tip| Step::Tip { tip }),
-        4 => (0usize..6, any::<bool>()).prop_map(|(which, accept)| Step::Verdict { which, accept }),
-        3 => (0u64..3_000).prop_map(|ms| Step::Wait { ms }),
-        1 => any::<bool>().prop_map(|inline| Step::Mode { inline }),
-        1 => Just(Step::Stale),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// In inline mode nothing leaves that was not accepted, on the newest tip, for itself; nobody stays
-    /// on old or withdrawn work past the hold; and one accepted template brings the gate back. Verdicts
-    /// come in any order, repeatedly, and change their mind; the mode changes at any moment.
-    #[test]
-    fn whatever_happens_inline_mode_keeps_its_promises(steps in proptest::collection::vec(step(), 1..60)) {
-        let (mut gate, start) = gate(Mode::Inline);
-        let mut now = start;
-        let mut given: Vec<Arc<Template>> = Vec::new();
-        let mut last_verdict = HashMap::new();
-        let mut tip = None;
-        // What miners have, and since when it is not what they should have, as an outside observer sees it.
-        let mut has: Option<Arc<Template>> = None;
-        let mut unserved: Option<Instant> = None;
-        for (time, step) in (0u32..).zip(steps) {
-            let actions = match step {
-                Step::Template { tip: number } => {
-                    let next = template(number, time);
-                    tip = Some(next.previous_block_hash);
-                    given.push(next.clone());
-                    gate.on_template(now, next)
-                }
-                Step::Tip { tip: number } => {
-                    let hash = template(number, time).previous_block_hash;
-                    tip = Some(hash);
-                    gate.on_tip(now, hash)
-                }
-                Step::Verdict { which, accept } => {
-                    let Some(t) = given.iter().rev().nth(which).cloned() else { continue };
-                    let verdict = if accept { Verdict::accept() } else { reject() };
-                    last_verdict.insert(t.digest, accept);
-                    gate.on_verdict(now, t.digest, &verdict)
-                }
-                Step::Wait { ms } => {
-                    now += Duration::from_millis(ms);
-                    let mut actions = gate.on_time(now);
-                    actions.extend(gate.on_time(now));
-                    actions
-                }
-                Step::Mode { inline } => gate.on_mode(now, if inline { Mode::Inline } else { Mode::Observe }),
-                Step::Stale => {
-                    if gate.mode() == Mode::Inline {
-                        tip = None;
-                    }
-                    gate.on_source_stale()
-                }
-            };
-            for action in &actions {
-                match action {
-                    Action::Release { template, .. } => {
-                        prop_assert_eq!(Some(template.previous_block_hash), tip, "released on an old tip");
-                        if gate.mode() == Mode::Inline {
-                            let accepted = last_verdict.get(&template.digest) == Some(&true);
-                            prop_assert!(accepted, "released without its own acceptance");
-                            prop_assert!(template.would_reject().is_none());
-                        }
-                        has = given.iter().find(|t| t.digest == template.digest).cloned();
-                    }
-                    Action::Expire(_) => has = None,
-                    _ => {}
-                }
-            }
-            let serves = |t: &Arc<Template>| {
-                Some(t.previous_block_hash) == tip
-                    && (gate.mode() == Mode::Observe || last_verdict.get(&t.digest) == Some(&true))
-            };
-            unserved = match &has {
-                Some(t) if !serves(t) => unserved.or(Some(now)),
-                _ => None,
-            };
-            if let (Some(since), Step::Wait { .. }, Mode::Inline) = (unserved, step, gate.mode()) {
-                prop_assert!(now < since + HOLD, "miners stayed on old or withdrawn work past the hold");
-            }
-        }
-        gate.on_mode(now, Mode::Inline);
-        let good = template(200, 0);
-        gate.on_template(now, good.clone());
-        gate.on_verdict(now, good.digest, &Verdict::accept());
-        prop_assert_eq!(gate.phase(), Phase::Following);
-    }
 }

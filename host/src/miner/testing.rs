@@ -33,7 +33,7 @@ impl Chain {
             ..EmbeddedConfig::default()
         };
         let hour = Duration::from_secs(3600);
-        let timings = Timings { verdict_timeout: hour, hold_timeout: hour };
+        let timings = Timings { verdict_timeout: hour, hold_timeout: hour, coinbase_only_after: None };
         Self {
             source: EmbeddedChain::new(config).unwrap(),
             gate: Gate::new(Mode::Observe, timings, Instant::now()),
