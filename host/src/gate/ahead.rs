@@ -104,3 +104,7 @@ impl Gate {
         self.ahead.sent.as_ref()
     }
 }
+
+#[cfg(test)]
+#[path = "ahead_tests.rs"]
+mod tests;

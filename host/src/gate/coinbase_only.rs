@@ -45,3 +45,7 @@ impl Gate {
         wanted.then(|| self.switch_deadline.max(self.unserved_since + after))
     }
 }
+
+#[cfg(test)]
+#[path = "coinbase_only_tests.rs"]
+mod tests;

@@ -19,6 +19,8 @@ pub mod mode;
 mod prevhash;
 #[cfg(test)]
 mod soak;
+#[cfg(test)]
+mod testing;
 
 pub use action::{Action, Phase, Timings};
 pub use mode::Mode;

@@ -122,7 +122,7 @@ impl Gate {
     /// template is wanted at once.
     pub fn is_waiting(&self, now: Instant) -> bool {
         let poor = |in_use: &Judged| in_use.template.template.is_coinbase_only();
-        let lately = now < self.unserved_since + self.timings.hold_timeout;
+        let lately = now < self.hold_end();
         let waiting = match self.phase {
             Phase::Switching | Phase::Holding => true,
             Phase::Following => lately && self.in_use.as_ref().is_some_and(poor),
@@ -276,7 +276,7 @@ impl Gate {
         if self.tip.is_none() || self.mode == Mode::Shadow {
             return actions;
         }
-        if self.phase == Phase::Switching && now >= self.switch_deadline {
+        if self.phase == Phase::Switching && now >= self.switch_end() {
             let newest = self.newest_pending();
             if self.mode == Mode::Observe
                 && let Some(pending) = newest.and_then(|at| self.pending.remove(at))
@@ -291,7 +291,7 @@ impl Gate {
             };
             actions.push(Action::Hold(reason));
         }
-        if self.phase == Phase::Holding && now >= self.unserved_since + self.timings.hold_timeout {
+        if self.phase == Phase::Holding && now >= self.hold_end() {
             self.phase = Phase::Expired;
             self.in_use = None;
             // Nobody has it any more: should it be accepted after all, it goes out like any other.
@@ -325,14 +325,25 @@ impl Gate {
         }
     }
 
+    /// When miners have had enough of their last job.
+    fn hold_end(&self) -> Instant {
+        self.unserved_since + self.timings.hold_timeout
+    }
+
+    /// When the verdict on the newest tip has had its time. Tips that come and go faster than that do not
+    /// make a hold longer.
+    fn switch_end(&self) -> Instant {
+        self.switch_deadline.min(self.hold_end())
+    }
+
     /// When [`Gate::on_time`] has something to do next.
     pub fn deadline(&self) -> Option<Instant> {
         if self.tip.is_none() || self.mode == Mode::Shadow {
             return None;
         }
         let of_phase = match self.phase {
-            Phase::Switching => Some(self.switch_deadline),
-            Phase::Holding => Some(self.unserved_since + self.timings.hold_timeout),
+            Phase::Switching => Some(self.switch_end()),
+            Phase::Holding => Some(self.hold_end()),
             Phase::Following | Phase::Expired => None,
         };
         of_phase.into_iter().chain(self.coinbase_only_at()).min()
@@ -352,6 +363,8 @@ impl Gate {
             self.released = pending.sequence;
         }
         self.forget_ahead_up_to(pending.template.height);
+        // A verdict on it that is still to come is one on the work in use.
+        self.pending.retain(|other| other.template.digest != pending.template.digest);
         let template = Admitted::new(pending.template.clone(), would_reject.clone());
         self.in_use = Some(Judged { template: pending, would_reject });
         self.withdrawn = None;

@@ -1,57 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 //! The gate against a clock of our own: the rules one by one. Random sequences of everything: `soak`.
 
-use super::*;
-use crate::template::{CoinbaseParts, CoinbaseSpec, Declared, Provenance, facts::assemble};
-use bitcoin::{CompactTarget, Network, ScriptBuf, block::Version, hashes::Hash};
-
-const VERDICT: Duration = Duration::from_millis(50);
-const HOLD: Duration = Duration::from_secs(5);
-
-/// A template without transactions on tip number `tip`; `time` tells templates of one tip apart.
-fn template(tip: u8, time: u32) -> Arc<Template> {
-    let declared = Declared {
-        network: Network::Regtest,
-        provenance: Provenance::Node,
-        height: 100,
-        version: Version::from_consensus(0x2000_0000),
-        previous_block_hash: BlockHash::from_byte_array([tip; 32]),
-        bits: CompactTarget::from_consensus(0x207f_ffff),
-        min_time: 1_700_000_000,
-        current_time: 1_700_000_000 + time,
-        coinbase_value: 50 * 100_000_000,
-        coinbase: CoinbaseParts::Planned(CoinbaseSpec {
-            payout: ScriptBuf::from_bytes(vec![0x51]),
-            tag: "/tests/".to_owned(),
-        }),
-        target: None,
-        merkle_path: None,
-        transaction_count: None,
-        witness_commitment_script: None,
-        transactions: Vec::new(),
-    };
-    Arc::new(assemble(&declared).unwrap())
-}
-
-fn reject() -> Verdict {
-    Verdict::fault(Reason::PolicyTrapped, "a test says no")
-}
-
-fn gate(mode: Mode) -> (Gate, Instant) {
-    let now = Instant::now();
-    let timings = Timings { verdict_timeout: VERDICT, hold_timeout: HOLD, coinbase_only_after: None };
-    (Gate::new(mode, timings, now), now)
-}
-
-/// A gate that follows tip 1.
-fn following(mode: Mode) -> (Gate, Instant) {
-    let (mut gate, now) = gate(mode);
-    let first = template(1, 0);
-    gate.on_template(now, first.clone());
-    let actions = gate.on_verdict(now, first.digest, &Verdict::accept());
-    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
-    (gate, now)
-}
+use super::{super::testing::*, *};
 
 #[test]
 fn an_accepted_template_on_a_new_tip_is_released_as_a_switch() {
@@ -146,6 +96,23 @@ fn a_hold_ends_five_seconds_after_the_first_unserved_tip_whatever_comes_between(
     gate.on_template(now + HOLD * 2, good.clone());
     let actions = gate.on_verdict(now + HOLD * 2, good.digest, &Verdict::accept());
     assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn tips_that_change_faster_than_verdicts_come_do_not_make_the_hold_longer() {
+    let (mut gate, start) = following(Mode::Inline);
+    let mut now = start;
+    for tip in (2..9).cycle() {
+        gate.on_template(now, template(tip, 0));
+        assert!(gate.deadline().unwrap() <= start + HOLD);
+        now += Duration::from_millis(40);
+        match &gate.on_time(now)[..] {
+            [] => assert!(now < start + HOLD),
+            [Action::Hold(_), Action::Expire(Reason::PrevhashHoldExpired)] => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(now, start + HOLD);
 }
 
 #[test]
@@ -327,4 +294,68 @@ fn a_silent_source_ends_the_work_and_its_return_is_a_new_tip() {
     gate.on_template(now + HOLD, back.clone());
     let actions = gate.on_verdict(now + HOLD, back.digest, &Verdict::accept());
     assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn a_verdict_after_49_ms_is_in_time_at_50_the_clock_decides_and_after_51_it_releases_a_hold() {
+    for (mode, ms) in [Mode::Inline, Mode::Observe].into_iter().flat_map(|m| [49, 50, 51].map(|ms| (m, ms))) {
+        let (mut gate, now) = following(mode);
+        let next = template(2, 0);
+        gate.on_template(now, next.clone());
+        let at = now + Duration::from_millis(ms);
+        // The flow looks at the clock first: whatever is due has happened when the verdict is looked at.
+        let due = gate.on_time(at);
+        let verdict = gate.on_verdict(at, next.digest, &Verdict::accept());
+        match (mode, ms, &due[..], &verdict[..]) {
+            (_, 49, [], [Action::Release { new_tip: true, .. }]) => {}
+            (
+                Mode::Inline,
+                50 | 51,
+                [Action::Hold(Reason::PrevhashVerdictTimeout)],
+                [Action::Release { new_tip: true, .. }],
+            ) => {}
+            (Mode::Observe, 50 | 51, [Action::Release { template, .. }], [Action::Confirmed(None)]) => {
+                assert!(template.would_reject().is_some(), "it was given out without a verdict");
+            }
+            _ => panic!("{mode} after {ms} ms: {due:?}, {verdict:?}"),
+        }
+        assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
+    }
+}
+
+#[test]
+fn observe_holds_and_lets_go_where_there_is_no_usable_template_at_all() {
+    let (mut gate, now) = following(Mode::Observe);
+    gate.on_tip(now, template(2, 0).previous_block_hash);
+    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(Reason::PrevhashTemplateMissing)]));
+    assert!(matches!(gate.on_time(now + HOLD)[..], [Action::Expire(Reason::PrevhashHoldExpired)]));
+    let poor = template(2, 0);
+    gate.on_template(now + HOLD, poor.clone());
+    let actions = gate.on_verdict(now + HOLD, poor.digest, &reject());
+    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn observe_gives_out_the_newest_unjudged_template_of_the_tip_and_not_of_another() {
+    let (mut gate, now) = following(Mode::Observe);
+    let (mine, other) = (template(2, 0), template(3, 0));
+    gate.on_template(now, mine.clone());
+    gate.on_template(now, other);
+    gate.on_tip(now, mine.previous_block_hash);
+    let actions = gate.on_time(now + VERDICT);
+    assert!(matches!(&actions[..], [Action::Release { template, .. }] if template.digest == mine.digest));
+}
+
+#[test]
+fn the_same_template_once_more_is_one_question() {
+    let (mut gate, now) = following(Mode::Inline);
+    let work = template(1, 0);
+    gate.on_template(now, work.clone());
+    let actions = gate.on_verdict(now, work.digest, &reject());
+    assert!(matches!(actions[..], [Action::Hold(Reason::WorkWithdrawn)]), "it is in use: {actions:?}");
+    let next = template(2, 0);
+    gate.on_template(now, next.clone());
+    gate.on_template(now, next.clone());
+    assert!(matches!(gate.on_verdict(now, next.digest, &Verdict::accept())[..], [Action::Release { .. }]));
+    assert!(matches!(gate.on_verdict(now, next.digest, &Verdict::accept())[..], [Action::Confirmed(None)]));
 }

@@ -51,10 +51,11 @@ enum Step {
     Tip {
         tip: usize,
     },
-    /// Two tips take turns, ten times a second, with a template each time.
+    /// Two tips take turns, ten times a second or faster than verdicts come, with a template each time.
     Flips {
         tips: [usize; 2],
         count: usize,
+        ms: u64,
     },
     /// A verdict on one of the newest templates, its first or not; a full pool is a refusal as well.
     Verdict {
@@ -108,7 +109,10 @@ impl Dice {
         match self.next(24) {
             0..=4 => Step::Template { tip, which: self.next(EACH) },
             5 => Step::Tip { tip },
-            6 => Step::Flips { tips: [tip, self.next(HEIGHTS.len())], count: self.next(12) },
+            6 => {
+                let (tips, ms) = ([tip, self.next(HEIGHTS.len())], [20, 49, 100][self.next(3)]);
+                Step::Flips { tips, count: self.next(12), ms }
+            }
             7..=12 => Step::Verdict { back: self.next(6), accept: self.coin() },
             13 => Step::Stranger { accept: self.coin() },
             14 => Step::Swap { accepts: self.next(256) as u8 },
@@ -272,7 +276,8 @@ impl<'a> Watcher<'a> {
             false => Verdict::fault(Reason::PolicySetUnavailable, "every evaluation slot is taken"),
         };
         let actions = self.gate.on_verdict(self.now, digest, &verdict);
-        self.see(&actions)
+        self.see(&actions)?;
+        self.look(false)
     }
 
     fn wait(&mut self, time: Duration) -> Promise {
@@ -293,11 +298,11 @@ impl<'a> Watcher<'a> {
                 let actions = self.gate.on_tip(self.now, self.world.tips[tip]);
                 self.see(&actions)?;
             }
-            Step::Flips { tips, count } => {
+            Step::Flips { tips, count, ms } => {
                 for turn in 0..count {
                     self.template(self.world.full[tips[turn % 2]][turn % EACH].clone())?;
                     self.look(false)?;
-                    self.wait(Duration::from_millis(100))?;
+                    self.wait(Duration::from_millis(ms))?;
                     self.look(true)?;
                 }
             }
