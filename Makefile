@@ -25,7 +25,7 @@ export RESERVEGRID_NODE_DIR   := $(CACHE)/node
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test build policies node lint fmt audit bench bench-load clean help setup wasm-toolchain nextest deny
+.PHONY: run test build policies node lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
@@ -61,11 +61,17 @@ fmt: ## format the sources
 audit: deny ## known vulnerabilities in dependencies (needs the network)
 	cargo deny --workspace check advisories
 
+gate-soak: setup ## two million random sequences through the gate, watched for broken promises
+	RESERVEGRID_GATE_SEQUENCES=2000000 cargo test --release --package reservegrid --lib gate::soak -- --nocapture
+
 bench: policies ## handshake, frames, shares and policies: measured here, beside the reference
 	cargo bench --package reservegrid --bench noise --bench share --bench pack --bench facts --bench swap
 
 bench-load: build policies ## the mining server under load: shares, arrivals, idle crowds, new tips, hostile crowds
 	cargo run --release --package reservegrid-load -- all
+
+bench-tip: policies ## from a new tip to the last of 1, 100 and 1,000 miners, beside bare TCP
+	cargo bench --package reservegrid-tests --bench tip
 
 clean: ## remove what was built; tools and node stay in .cache
 	cargo clean

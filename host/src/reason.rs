@@ -223,6 +223,8 @@ reasons! {
             "Work on the new chain tip was admitted and went to the miners.";
         PrevhashVerdictTimeout = "prevhash_verdict_timeout", Policy, Warning, None,
             "No verdict on work for the new tip came in time; miners are held.";
+        PrevhashTemplateMissing = "prevhash_template_missing", Node, Warning, None,
+            "The source has no usable template on the new tip; miners are held.";
         PrevhashHeld = "prevhash_held", Policy, Warning, None,
             "Work on the new tip was refused; miners keep their last job for now.";
         WorkWithdrawn = "work_withdrawn", Policy, Warning, None,
@@ -233,6 +235,16 @@ reasons! {
             "The chain has another tip; miners keep their last job until work on it is admitted.";
         PrevhashServed = "prevhash_served", Nobody, Info, None,
             "The last miner that was there has been sent the work on the new tip.";
+        PrevhashActivated = "prevhash_activated", Nobody, Info, None,
+            "The chain has another tip, and the work that was judged ahead for it goes on there.";
+        TemplateAhead = "template_ahead", Nobody, Info, None,
+            "A template for the tip after this one was admitted; miners have its job in advance.";
+        CoinbaseOnlyWanted = "coinbase_only_wanted", Operator, Warning, None,
+            "Nothing on the new tip was admitted; the policies are asked about a template without transactions.";
+        CoinbaseOnlyAdmitted = "coinbase_only_admitted", Operator, Warning, None,
+            "Miners were given a template without transactions until a better one is admitted.";
+        CoinbaseOnlyUnavailable = "coinbase_only_unavailable", Node, Error, None,
+            "A template without transactions cannot be made: the source does not say what the next block needs.";
         PrevhashHoldExpired = "prevhash_hold_expired", Policy, Error, None,
             "No work on the new tip was admitted in time; miners are disconnected.";
         TemplateSuperseded = "template_superseded", Nobody, Info, None,

@@ -28,8 +28,8 @@ pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
-    Api, Coinbase, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger, Miners,
-    NodeSource, PolicyEntry, Pool, Record, SECTIONS, Swap, Switch,
+    Api, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger,
+    Miners, NodeSource, PolicyEntry, Pool, Record, SECTIONS, Swap, Switch,
 };
 pub use value::ByteSize;
 

@@ -6,9 +6,9 @@ use super::{
     document::{TOP, variable},
     reader::Reader,
     sections::{
-        Api, Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Miners,
-        NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind, Swap, Top,
-        key_names,
+        Api, Coinbase, CoinbaseKeys, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate,
+        Ledger, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind,
+        Swap, Top, key_names,
     },
 };
 use crate::policy::Enforcement;
@@ -155,6 +155,13 @@ fn miners(reader: &mut Reader) -> Option<Miners> {
 
 fn gate(reader: &mut Reader) -> Option<Gate> {
     let gate = Gate::read(reader, "gate")?;
+    if gate.coinbase_only != CoinbaseOnly::Off && gate.coinbase_only_after >= gate.hold_timeout {
+        reader.fault(
+            "gate",
+            "coinbase_only_after",
+            "is not shorter than hold_timeout: miners would be gone before the fallback is asked for",
+        );
+    }
     if gate.verdict_timeout > gate.hold_timeout {
         reader.fault(
             "gate",

@@ -78,6 +78,11 @@ section! {
         hold_timeout: Duration = default("5s"), within("100ms", "10m");
         /// What shares on a held job are worth: "accept" (marked as held) or "refuse".
         held_shares: HeldShares = default("accept");
+        /// Templates without transactions, judged like others: "off"; "fallback", for a new tip on which nothing
+        /// else is admitted; "ahead", that and one for the next tip, sent to miners before it comes.
+        coinbase_only: CoinbaseOnly = default("off");
+        /// How long miners wait for other work on a new tip before the fallback, unless all of it was refused.
+        coinbase_only_after: Duration = default("1s"), within("0s", "10m");
     }
 
     /// The engine that runs policies.
@@ -242,6 +247,17 @@ pub enum HeldShares {
     Refuse,
 }
 
+/// When the policies are asked about a template without transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CoinbaseOnly {
+    /// Never.
+    Off,
+    /// When nothing else on a new tip is admitted.
+    Fallback,
+    /// Then, and before each new tip.
+    Ahead,
+}
+
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
@@ -260,15 +276,14 @@ pub enum Console {
     Off,
 }
 
-/// Reads an enum from its two names.
+/// Reads an enum from its names.
 macro_rules! names {
-    ($kind:ident { $a:literal => $va:ident, $b:literal => $vb:ident }, $expected:literal) => {
+    ($kind:ident { $($name:literal => $variant:ident),+ }, $expected:literal) => {
         impl FromStr for $kind {
             type Err = ();
             fn from_str(text: &str) -> Result<Self, ()> {
                 match text {
-                    $a => Ok(Self::$va),
-                    $b => Ok(Self::$vb),
+                    $($name => Ok(Self::$variant),)+
                     _ => Err(()),
                 }
             }
@@ -278,6 +293,10 @@ macro_rules! names {
 }
 names!(SourceKind { "node" => Node, "embedded" => Embedded }, r#"a source; write "node" or "embedded""#);
 names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
+names!(
+    CoinbaseOnly { "off" => Off, "fallback" => Fallback, "ahead" => Ahead },
+    r#"a choice; write "off", "fallback" or "ahead""#
+);
 names!(Switch { "on" => On, "off" => Off }, r#"a switch; write "on" or "off""#);
 names!(Enforcement { "enforce" => Enforce, "monitor" => Monitor }, r#"a choice; write "enforce" or "monitor""#);
 names!(Console { "text" => Text, "off" => Off }, r#"a choice; write "text" or "off""#);

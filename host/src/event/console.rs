@@ -85,6 +85,7 @@ impl Line {
                 };
                 let (colour, word) = match e.enforced {
                     Enforced::Admitted => (GREEN, "admitted"),
+                    Enforced::Ahead => (GREEN, "ahead"),
                     Enforced::WouldReject => (YELLOW, "used, would be rejected"),
                     Enforced::Refused => (RED, "REJECTED"),
                     Enforced::Logged if e.verdict.accepted => (GREEN, "accepted (shadow)"),
@@ -136,13 +137,22 @@ impl Line {
                 line("template", DIM, format!("superseded by a newer one: {}", short(template)))
             }
             Event::WorkReleased(e) => {
-                let tip = if e.reason == Reason::PrevhashSwitched {
-                    format!(", new tip {} ms ago", e.since_tip_ms)
-                } else {
-                    String::new()
+                let tip = match e.reason {
+                    Reason::TemplateAdmitted => String::new(),
+                    Reason::PrevhashActivated => ", judged ahead".to_owned(),
+                    _ => format!(", new tip {} ms ago", e.since_tip_ms),
                 };
-                let text = format!("job {} at height {} to {} miners{tip}", e.job, e.height, e.connections);
+                let what = if e.coinbase_only { ", without transactions" } else { "" };
+                let text =
+                    format!("job {} at height {} to {} miners{tip}{what}", e.job, e.height, e.connections);
                 line("job", CYAN, text)
+            }
+            Event::WorkAhead(e) => {
+                let text = format!("job {} at height {} in advance, for the tip after this", e.job, e.height);
+                line("job", DIM, text)
+            }
+            Event::CoinbaseOnlyWanted(e) => {
+                line("gate", YELLOW, format!("{}: {}", e.reason, e.reason.meaning()))
             }
             Event::TipChanged(e) => {
                 let template = if e.template.is_some() { "" } else { ", without a usable template" };

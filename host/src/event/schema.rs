@@ -3,12 +3,16 @@
 
 mod gate;
 
-pub use gate::{GateExpired, GateHeld, GateResumed, ModeChanged, TipChanged, TipServed, WorkReleased};
+pub use gate::{
+    CoinbaseOnlyWanted, GateExpired, GateHeld, GateResumed, ModeChanged, TipChanged, TipServed, WorkAhead,
+    WorkReleased,
+};
 
 use crate::{
     gate::Mode,
     policy::{Enforcement, Verdict, compare::Counts},
     reason::Reason,
+    template::Provenance,
 };
 use serde::Serialize;
 use std::time::Duration;
@@ -32,6 +36,8 @@ pub enum Event {
     ConfigRestartNeeded { reason: Reason, keys: Vec<String> },
     TemplateSuperseded { reason: Reason, template: String },
     WorkReleased(WorkReleased),
+    WorkAhead(WorkAhead),
+    CoinbaseOnlyWanted(CoinbaseOnlyWanted),
     TipChanged(TipChanged),
     TipServed(TipServed),
     GateHeld(GateHeld),
@@ -104,8 +110,10 @@ pub struct TemplateJudged {
     pub template: String,
     /// Height of the block it would become.
     pub height: u32,
-    /// The tip it builds on.
+    /// The tip it builds on; all ones when that is still to come.
     pub previous_block_hash: String,
+    /// Who made it; `gateway`: without transactions, for want of better or in advance.
+    pub provenance: Provenance,
     /// Transactions, without coinbase.
     pub transactions: usize,
     /// Sum of fees, satoshi.
@@ -259,6 +267,8 @@ pub enum Enforced {
     Admitted,
     /// It became, or is, work although inline mode would have refused it (observe).
     WouldReject,
+    /// It became a future job, for a tip that is still to come.
+    Ahead,
     /// It did not become work.
     Refused,
     /// It was only written down (shadow).

@@ -1,18 +1,30 @@
 //! The gate: decides which judged template becomes work.
 //!
 //! [`Admitted`] is the proof: only this room can make one, and a job is made from nothing else.
-//! The rules are in two files. `mode.rs` says what a verdict means (shadow, observe, inline);
-//! `prevhash.rs` is the state machine that holds miners when the chain tip moves until work on the
-//! new tip was judged, and gives up on them in a bounded time when none is admitted. Its two
-//! timeouts (verdict budget, stale hold) arrive in [`Timings`], from `[gate]` in the configuration.
+//! - `mode`: what a verdict means (shadow, observe, inline)
+//! - `prevhash`: the state machine that holds miners when the chain tip moves until work on the new tip was
+//!   judged, and gives up on them in a bounded time when none is admitted
+//! - `again`: verdicts on what was judged before, changes of the mode
+//! - `ahead`: templates for the next tip, judged before it comes
+//! - `coinbase_only`: the way out when everything was refused, for operators who want one
+//! - `action`: what it is told and what it answers; its times are those of `[gate]` in the configuration
 //!
 //! Sans-IO: inputs and a time go in, [`Action`]s come out; the gateway carries them out.
 
+mod action;
+mod again;
+mod ahead;
+mod coinbase_only;
 pub mod mode;
 mod prevhash;
+#[cfg(test)]
+mod soak;
+#[cfg(test)]
+mod testing;
 
+pub use action::{Action, Phase, Timings};
 pub use mode::Mode;
-pub use prevhash::{Action, Gate, Phase, Timings};
+pub use prevhash::Gate;
 
 use crate::{reason::VerdictCode, template::Template};
 use std::{ops::Deref, sync::Arc};

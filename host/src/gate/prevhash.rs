@@ -8,20 +8,22 @@
 //! Following ──the work in use is refused after all──► Holding
 //! ```
 //!
+//! The same in observe mode, except that a verdict, or none in time, keeps nothing back: there only a tip
+//! without any usable template holds and lets go, since what cannot be assembled cannot be served.
+//!
 //! While switching or holding, miners keep their last job: nothing told them about the new tip.
 //! Verdicts find their template by digest, never by the order in which they arrive. One on the work in
 //! use (after a change of policies, or too late in observe mode) takes it back in inline mode when it
 //! is a refusal, and so does a change to inline mode when the work in use would have been refused.
 //! What was refused last may be taken up again, by a second verdict or by a change to observe mode.
 
-use super::{Admitted, Mode};
+use super::{Action, Admitted, Mode, Phase, Timings, ahead::Ahead};
 use crate::{
     policy::Verdict,
     reason::{Reason, VerdictCode},
     template::{Template, TemplateDigest},
 };
 use bitcoin::BlockHash;
-use serde::Serialize;
 use std::{
     collections::VecDeque,
     sync::Arc,
@@ -31,90 +33,50 @@ use std::{
 /// Templates whose verdict may be outstanding at once; the oldest gives way.
 const MAX_PENDING: usize = 4;
 
-/// How long things may take.
-#[derive(Clone, Copy, Debug)]
-pub struct Timings {
-    /// From a new tip to the verdict on its first template.
-    pub verdict_timeout: Duration,
-    /// From the first unserved tip to the disconnection of the miners.
-    pub hold_timeout: Duration,
-}
-
-/// What miners may do at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Work on the current tip is out.
-    Following,
-    /// A new tip is known, the verdict on its first template is not.
-    Switching,
-    /// No work on the current tip was admitted yet; miners keep their last job.
-    Holding,
-    /// The hold lasted too long, or the source fell silent: nobody is served.
-    Expired,
-}
-
-/// What the gateway must do.
-#[derive(Debug)]
-pub enum Action {
-    /// Make a job of this and send it to every miner.
-    Release {
-        /// The proof.
-        template: Admitted<Template>,
-        /// The template is the first released on its tip.
-        new_tip: bool,
-        /// From the tip's arrival to this release.
-        since_tip: Duration,
-    },
-    /// Shares on the last job are from now on "held".
-    Hold(Reason),
-    /// Tell every miner why, disconnect it, refuse new ones.
-    Expire(Reason),
-    /// The verdict on this template no longer matters.
-    Superseded(TemplateDigest),
-    /// The template was refused; what miners have stays valid.
-    Refused(TemplateDigest),
-    /// A verdict on the work in use, which stays in use. With why inline mode would take it back.
-    Confirmed(Option<VerdictCode>),
-    /// What miners have is good again (taken back before, or of a tip that the chain came back to); shares
-    /// on it are no longer "held".
-    Resume,
-    /// Miners wait, and there is nothing to give them: another template is wanted at once.
-    Ask,
-}
-
 #[derive(Clone, Debug)]
-struct Pending {
-    sequence: u64,
-    template: Arc<Template>,
+pub(super) struct Pending {
+    pub(super) sequence: u64,
+    pub(super) template: Arc<Template>,
 }
 
 /// A template and why inline mode would not have it.
 #[derive(Clone, Debug)]
-struct Judged {
-    template: Pending,
-    would_reject: Option<VerdictCode>,
+pub(super) struct Judged {
+    pub(super) template: Pending,
+    pub(super) would_reject: Option<VerdictCode>,
+}
+
+impl Judged {
+    pub(super) fn digest(&self) -> TemplateDigest {
+        self.template.template.digest
+    }
 }
 
 /// The gate. Every method takes the time; the next moment it wants to be asked is [`Gate::deadline`].
 #[derive(Debug)]
 pub struct Gate {
-    mode: Mode,
-    timings: Timings,
-    phase: Phase,
-    tip: Option<BlockHash>,
+    pub(super) mode: Mode,
+    pub(super) timings: Timings,
+    pub(super) phase: Phase,
+    pub(super) tip: Option<BlockHash>,
     /// When the tip moved that is not served yet; a second move restarts nothing for the miners.
-    unserved_since: Instant,
-    switch_deadline: Instant,
-    pending: VecDeque<Pending>,
+    pub(super) unserved_since: Instant,
+    pub(super) switch_deadline: Instant,
+    pub(super) pending: VecDeque<Pending>,
     /// What miners work on.
-    in_use: Option<Judged>,
+    pub(super) in_use: Option<Judged>,
     /// What was taken back from them; they have it still, as held work.
-    withdrawn: Option<Judged>,
+    pub(super) withdrawn: Option<Judged>,
     /// The newest template that was refused since: what observe mode would give out.
-    refused: Option<Judged>,
+    pub(super) refused: Option<Judged>,
+    /// A template without transactions that was refused as well.
+    pub(super) refused_coinbase_only: Option<Judged>,
+    /// The tip for which a template without transactions was asked for last.
+    pub(super) coinbase_only_asked: Option<BlockHash>,
+    pub(super) ahead: Ahead,
     sequence: u64,
-    released: u64,
+    /// Sequence number of the newest template that was released and had all that its source gave.
+    pub(super) released: u64,
 }
 
 impl Gate {
@@ -131,6 +93,9 @@ impl Gate {
             in_use: None,
             withdrawn: None,
             refused: None,
+            refused_coinbase_only: None,
+            coinbase_only_asked: None,
+            ahead: Ahead::default(),
             sequence: 0,
             released: 0,
         }
@@ -146,16 +111,24 @@ impl Gate {
         self.tip
     }
 
-    /// The templates on which a second verdict would matter: what miners work on, what was taken back from
-    /// them, and what was refused last.
+    /// The templates on which a second verdict would matter: what miners work on or have as a future job,
+    /// what was taken back from them, and what was refused last.
     pub fn judged(&self) -> impl Iterator<Item = TemplateDigest> {
-        let judged = [&self.in_use, &self.withdrawn, &self.refused];
-        judged.into_iter().flatten().map(|judged| judged.template.template.digest)
+        let judged = [&self.in_use, &self.withdrawn, &self.refused, &self.refused_coinbase_only];
+        judged.into_iter().flatten().chain(self.sent_ahead()).map(Judged::digest)
     }
 
-    /// Miners wait for work on the newest tip, so another template is wanted at once.
-    pub fn is_waiting(&self) -> bool {
-        self.mode == Mode::Inline && matches!(self.phase, Phase::Switching | Phase::Holding)
+    /// Miners wait for work on the newest tip, or a while ago got none but that without transactions: another
+    /// template is wanted at once.
+    pub fn is_waiting(&self, now: Instant) -> bool {
+        let poor = |in_use: &Judged| in_use.template.template.is_coinbase_only();
+        let lately = now < self.hold_end();
+        let waiting = match self.phase {
+            Phase::Switching | Phase::Holding => true,
+            Phase::Following => lately && self.in_use.as_ref().is_some_and(poor),
+            Phase::Expired => false,
+        };
+        self.mode == Mode::Inline && waiting
     }
 
     /// The mode in force.
@@ -170,26 +143,30 @@ impl Gate {
 
     /// What miners work on.
     pub fn in_use(&self) -> Option<TemplateDigest> {
-        self.in_use.as_ref().map(|judged| judged.template.template.digest)
+        self.in_use.as_ref().map(Judged::digest)
     }
 
     /// What was taken back from miners, who have it still.
     pub fn withdrawn(&self) -> Option<TemplateDigest> {
-        self.withdrawn.as_ref().map(|judged| judged.template.template.digest)
+        self.withdrawn.as_ref().map(Judged::digest)
     }
 
     /// The newest template on the tip that was refused since the last release.
     pub fn refused(&self) -> Option<TemplateDigest> {
-        self.refused.as_ref().and_then(|judged| self.on_the_tip(&judged.template))
+        self.refused.as_ref().filter(|judged| self.on_the_tip(&judged.template)).map(Judged::digest)
     }
 
     /// The newest template on the tip whose verdict is awaited.
     pub fn awaited(&self) -> Option<TemplateDigest> {
-        self.pending.back().and_then(|pending| self.on_the_tip(pending))
+        self.newest_pending().map(|at| self.pending[at].template.digest)
     }
 
-    fn on_the_tip(&self, pending: &Pending) -> Option<TemplateDigest> {
-        (Some(pending.template.previous_block_hash) == self.tip).then_some(pending.template.digest)
+    pub(super) fn newest_pending(&self) -> Option<usize> {
+        self.pending.iter().rposition(|pending| self.on_the_tip(pending))
+    }
+
+    pub(super) fn on_the_tip(&self, pending: &Pending) -> bool {
+        Some(pending.template.previous_block_hash) == self.tip
     }
 
     /// The chain has another tip, whether or not there is a template on it yet.
@@ -228,23 +205,46 @@ impl Gate {
     /// The source gave a template, which is now being judged.
     pub fn on_template(&mut self, now: Instant, template: Arc<Template>) -> Vec<Action> {
         let mut actions = self.on_tip(now, template.previous_block_hash);
-        self.sequence += 1;
+        let released = self.activate(now, &template);
+        if !released.is_empty() {
+            actions.extend(released);
+            return actions;
+        }
+        actions.extend(self.await_verdict(template));
+        actions
+    }
+
+    pub(super) fn await_verdict(&mut self, template: Arc<Template>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let known = |pending: &Pending| pending.template.digest == template.digest;
+        let in_use = self.phase == Phase::Following && self.in_use() == Some(template.digest);
+        if in_use || self.pending.iter().any(known) {
+            // The same once more: the verdict under way, or one more on the work in use, decides.
+            return actions;
+        }
         if self.pending.len() == MAX_PENDING
             && let Some(oldest) = self.pending.pop_front()
         {
             actions.push(Action::Superseded(oldest.template.digest));
         }
-        self.pending.push_back(Pending { sequence: self.sequence, template });
+        let sequence = self.next_sequence();
+        self.pending.push_back(Pending { sequence, template });
         actions
+    }
+
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        self.sequence += 1;
+        self.sequence
     }
 
     /// A verdict arrived. It is applied to the template it names, if that still matters.
     pub fn on_verdict(&mut self, now: Instant, digest: TemplateDigest, verdict: &Verdict) -> Vec<Action> {
         let Some(at) = self.pending.iter().position(|p| p.template.digest == digest) else {
-            return self.on_second_verdict(now, digest, verdict);
+            let ahead = self.on_verdict_ahead(digest, verdict);
+            return ahead.unwrap_or_else(|| self.on_second_verdict(now, digest, verdict));
         };
         let Some(pending) = self.pending.remove(at) else { return Vec::new() };
-        if Some(pending.template.previous_block_hash) != self.tip || pending.sequence < self.released {
+        if !self.on_the_tip(&pending) || !self.is_wanted(&pending) {
             return vec![Action::Superseded(digest)];
         }
         match (self.mode, &verdict.reason_code) {
@@ -254,11 +254,17 @@ impl Gate {
             (Mode::Inline, None) => self.release(now, pending, None),
             (Mode::Inline, code @ Some(_)) => {
                 let mut actions = vec![Action::Refused(digest)];
-                self.refused = Some(Judged { template: pending, would_reject: code.clone() });
+                let slot = match pending.template.is_coinbase_only() {
+                    true => &mut self.refused_coinbase_only,
+                    false => &mut self.refused,
+                };
+                *slot = Some(Judged { template: pending, would_reject: code.clone() });
                 if self.phase == Phase::Switching {
                     self.phase = Phase::Holding;
                     actions.push(Action::Hold(Reason::PrevhashHeld));
                 }
+                let nothing_left = self.newest_pending().is_none();
+                actions.extend(self.ask_coinbase_only(|_| nothing_left));
                 actions
             }
         }
@@ -270,26 +276,31 @@ impl Gate {
         if self.tip.is_none() || self.mode == Mode::Shadow {
             return actions;
         }
-        if self.phase == Phase::Switching && now >= self.switch_deadline {
-            let newest = self.pending.back().map(|p| p.template.previous_block_hash);
+        if self.phase == Phase::Switching && now >= self.switch_end() {
+            let newest = self.newest_pending();
             if self.mode == Mode::Observe
-                && newest == self.tip
-                && let Some(pending) = self.pending.pop_back()
+                && let Some(pending) = newest.and_then(|at| self.pending.remove(at))
             {
                 let late = VerdictCode::Gateway(Reason::PrevhashVerdictTimeout);
                 return self.release(now, pending, Some(late));
             }
             self.phase = Phase::Holding;
-            actions.push(Action::Hold(Reason::PrevhashVerdictTimeout));
+            let reason = match newest {
+                Some(_) => Reason::PrevhashVerdictTimeout,
+                None => Reason::PrevhashTemplateMissing,
+            };
+            actions.push(Action::Hold(reason));
         }
-        if self.phase == Phase::Holding && now >= self.unserved_since + self.timings.hold_timeout {
+        if self.phase == Phase::Holding && now >= self.hold_end() {
             self.phase = Phase::Expired;
             self.in_use = None;
             // Nobody has it any more: should it be accepted after all, it goes out like any other.
             let withdrawn = self.withdrawn.take();
             self.refused = self.refused.take().or(withdrawn);
+            self.forget_ahead();
             actions.push(Action::Expire(Reason::PrevhashHoldExpired));
         }
+        actions.extend(self.ask_coinbase_only(|at| now >= at));
         actions
     }
 
@@ -305,10 +316,24 @@ impl Gate {
         self.in_use = None;
         self.withdrawn = None;
         self.refused = None;
+        self.refused_coinbase_only = None;
+        self.coinbase_only_asked = None;
+        self.forget_ahead();
         match std::mem::replace(&mut self.phase, Phase::Expired) {
             Phase::Expired => Vec::new(),
             _ => vec![Action::Expire(Reason::TemplateSourceStale)],
         }
+    }
+
+    /// When miners have had enough of their last job.
+    fn hold_end(&self) -> Instant {
+        self.unserved_since + self.timings.hold_timeout
+    }
+
+    /// When the verdict on the newest tip has had its time. Tips that come and go faster than that do not
+    /// make a hold longer.
+    fn switch_end(&self) -> Instant {
+        self.switch_deadline.min(self.hold_end())
     }
 
     /// When [`Gate::on_time`] has something to do next.
@@ -316,109 +341,36 @@ impl Gate {
         if self.tip.is_none() || self.mode == Mode::Shadow {
             return None;
         }
-        match self.phase {
-            Phase::Switching => Some(self.switch_deadline),
-            Phase::Holding => Some(self.unserved_since + self.timings.hold_timeout),
+        let of_phase = match self.phase {
+            Phase::Switching => Some(self.switch_end()),
+            Phase::Holding => Some(self.hold_end()),
             Phase::Following | Phase::Expired => None,
-        }
+        };
+        of_phase.into_iter().chain(self.coinbase_only_at()).min()
     }
 
-    /// The operator changes the mode while miners are served. What the new mode would not have given
-    /// out is taken back; what it would have given out, and the old one held, goes out.
-    ///
-    /// To and from shadow mode there is no change: it has no miners.
-    pub fn on_mode(&mut self, now: Instant, mode: Mode) -> Vec<Action> {
-        let was = std::mem::replace(&mut self.mode, mode);
-        match (was, mode) {
-            (Mode::Observe, Mode::Inline) if self.phase == Phase::Following => self.confirm(now),
-            (Mode::Inline, Mode::Observe) if self.phase != Phase::Following => self.give_what_there_is(now),
-            _ => Vec::new(),
-        }
-    }
-
-    /// A verdict on something that is no longer waiting for one.
-    fn on_second_verdict(&mut self, now: Instant, digest: TemplateDigest, verdict: &Verdict) -> Vec<Action> {
-        let named = |judged: &&mut Judged| judged.template.template.digest == digest;
-        if let Some(in_use) = self.in_use.as_mut().filter(named) {
-            in_use.would_reject.clone_from(&verdict.reason_code);
-            return self.confirm(now);
-        }
-        let tip = self.tip;
-        let on_tip = |judged: &&mut Judged| Some(judged.template.template.previous_block_hash) == tip;
-        if let Some(withdrawn) = self.withdrawn.as_mut().filter(named).filter(on_tip) {
-            withdrawn.would_reject.clone_from(&verdict.reason_code);
-            return match &verdict.reason_code {
-                Some(_) => vec![Action::Refused(digest)],
-                None => self.resume(),
-            };
-        }
-        if let Some(refused) = self.refused.as_mut().filter(named).filter(on_tip) {
-            refused.would_reject.clone_from(&verdict.reason_code);
-            return match &verdict.reason_code {
-                Some(_) => vec![Action::Refused(digest)],
-                None => self.release_refused(now),
-            };
-        }
-        match self.mode {
-            Mode::Shadow => Vec::new(),
-            Mode::Observe | Mode::Inline => vec![Action::Superseded(digest)],
-        }
-    }
-
-    /// Whether what miners work on may stay.
-    fn confirm(&mut self, now: Instant) -> Vec<Action> {
-        let would_reject = self.in_use.as_ref().and_then(|in_use| in_use.would_reject.clone());
-        if self.mode == Mode::Inline && would_reject.is_some() && self.phase == Phase::Following {
-            self.withdrawn = self.in_use.take();
-            self.phase = Phase::Holding;
-            self.unserved_since = now;
-            return vec![Action::Hold(Reason::WorkWithdrawn)];
-        }
-        vec![Action::Confirmed(would_reject)]
-    }
-
-    /// Inline mode held something back, and observe mode does not.
-    fn give_what_there_is(&mut self, now: Instant) -> Vec<Action> {
-        let tip = self.tip;
-        let on_tip = |judged: &Judged| Some(judged.template.template.previous_block_hash) == tip;
-        if self.refused.as_ref().is_some_and(on_tip) {
-            return self.release_refused(now);
-        }
-        if self.withdrawn.as_ref().is_some_and(on_tip) {
-            return self.resume();
-        }
-        if self.pending.iter().any(|pending| Some(pending.template.previous_block_hash) == tip) {
-            // Its verdict, or the lack of one, releases it.
-            self.phase = Phase::Switching;
-            return Vec::new();
-        }
-        vec![Action::Ask]
-    }
-
-    /// What was refused last, on the newest tip, is fine now.
-    fn release_refused(&mut self, now: Instant) -> Vec<Action> {
-        let Some(Judged { template, would_reject }) = self.refused.take() else { return Vec::new() };
-        self.release(now, template, would_reject)
-    }
-
-    /// Miners have it still: it is not sent again, or they would repeat what they did.
-    fn resume(&mut self) -> Vec<Action> {
-        self.in_use = self.withdrawn.take();
-        self.phase = Phase::Following;
-        vec![Action::Resume]
-    }
-
-    fn release(&mut self, now: Instant, pending: Pending, would_reject: Option<VerdictCode>) -> Vec<Action> {
+    pub(super) fn release(
+        &mut self,
+        now: Instant,
+        pending: Pending,
+        would_reject: Option<VerdictCode>,
+    ) -> Vec<Action> {
         let new_tip = self.phase != Phase::Following;
         let since_tip =
             if new_tip { now.saturating_duration_since(self.unserved_since) } else { Duration::ZERO };
         self.phase = Phase::Following;
-        self.released = pending.sequence;
+        if !pending.template.is_coinbase_only() {
+            self.released = pending.sequence;
+        }
+        self.forget_ahead_up_to(pending.template.height);
+        // A verdict on it that is still to come is one on the work in use.
+        self.pending.retain(|other| other.template.digest != pending.template.digest);
         let template = Admitted::new(pending.template.clone(), would_reject.clone());
         self.in_use = Some(Judged { template: pending, would_reject });
         self.withdrawn = None;
         self.refused = None;
-        vec![Action::Release { template, new_tip, since_tip }]
+        self.refused_coinbase_only = None;
+        vec![Action::Release { template, new_tip, since_tip, ahead: None }]
     }
 }
 

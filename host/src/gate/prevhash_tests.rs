@@ -1,58 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-//! The gate against a clock of our own: the rules one by one, then random sequences of everything.
+//! The gate against a clock of our own: the rules one by one. Random sequences of everything: `soak`.
 
-use super::*;
-use crate::template::{CoinbaseParts, CoinbaseSpec, Declared, Provenance, facts::assemble};
-use bitcoin::{CompactTarget, Network, ScriptBuf, block::Version, hashes::Hash};
-use proptest::prelude::*;
-use std::collections::HashMap;
-
-const VERDICT: Duration = Duration::from_millis(50);
-const HOLD: Duration = Duration::from_secs(5);
-
-/// A template without transactions on tip number `tip`; `time` tells templates of one tip apart.
-fn template(tip: u8, time: u32) -> Arc<Template> {
-    let declared = Declared {
-        network: Network::Regtest,
-        provenance: Provenance::Node,
-        height: 100,
-        version: Version::from_consensus(0x2000_0000),
-        previous_block_hash: BlockHash::from_byte_array([tip; 32]),
-        bits: CompactTarget::from_consensus(0x207f_ffff),
-        min_time: 1_700_000_000,
-        current_time: 1_700_000_000 + time,
-        coinbase_value: 50 * 100_000_000,
-        coinbase: CoinbaseParts::Planned(CoinbaseSpec {
-            payout: ScriptBuf::from_bytes(vec![0x51]),
-            tag: "/tests/".to_owned(),
-        }),
-        target: None,
-        merkle_path: None,
-        transaction_count: None,
-        witness_commitment_script: None,
-        transactions: Vec::new(),
-    };
-    Arc::new(assemble(&declared).unwrap())
-}
-
-fn reject() -> Verdict {
-    Verdict::fault(Reason::PolicyTrapped, "a test says no")
-}
-
-fn gate(mode: Mode) -> (Gate, Instant) {
-    let now = Instant::now();
-    (Gate::new(mode, Timings { verdict_timeout: VERDICT, hold_timeout: HOLD }, now), now)
-}
-
-/// A gate that follows tip 1.
-fn following(mode: Mode) -> (Gate, Instant) {
-    let (mut gate, now) = gate(mode);
-    let first = template(1, 0);
-    gate.on_template(now, first.clone());
-    let actions = gate.on_verdict(now, first.digest, &Verdict::accept());
-    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
-    (gate, now)
-}
+use super::{super::testing::*, *};
 
 #[test]
 fn an_accepted_template_on_a_new_tip_is_released_as_a_switch() {
@@ -96,7 +45,7 @@ fn a_tip_without_a_template_holds_the_miners_and_then_gives_up_on_them() {
     gate.on_tip(now, template(2, 0).previous_block_hash);
     assert_eq!((gate.phase(), gate.deadline()), (Phase::Switching, Some(now + VERDICT)));
     let actions = gate.on_time(now + HOLD);
-    let [Action::Hold(Reason::PrevhashVerdictTimeout), Action::Expire(Reason::PrevhashHoldExpired)] =
+    let [Action::Hold(Reason::PrevhashTemplateMissing), Action::Expire(Reason::PrevhashHoldExpired)] =
         actions[..]
     else {
         panic!("{actions:?}")
@@ -111,7 +60,7 @@ fn a_tip_that_goes_and_comes_back_finds_the_miners_on_their_work() {
     assert!(gate.on_tip(now, one).is_empty(), "nobody was held yet");
     assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
     gate.on_tip(now, two);
-    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(Reason::PrevhashVerdictTimeout)]));
+    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(Reason::PrevhashTemplateMissing)]));
     assert!(matches!(gate.on_tip(now + VERDICT, one)[..], [Action::Resume]));
     assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
 }
@@ -147,6 +96,23 @@ fn a_hold_ends_five_seconds_after_the_first_unserved_tip_whatever_comes_between(
     gate.on_template(now + HOLD * 2, good.clone());
     let actions = gate.on_verdict(now + HOLD * 2, good.digest, &Verdict::accept());
     assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn tips_that_change_faster_than_verdicts_come_do_not_make_the_hold_longer() {
+    let (mut gate, start) = following(Mode::Inline);
+    let mut now = start;
+    for tip in (2..9).cycle() {
+        gate.on_template(now, template(tip, 0));
+        assert!(gate.deadline().unwrap() <= start + HOLD);
+        now += Duration::from_millis(40);
+        match &gate.on_time(now)[..] {
+            [] => assert!(now < start + HOLD),
+            [Action::Hold(_), Action::Expire(Reason::PrevhashHoldExpired)] => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(now, start + HOLD);
 }
 
 #[test]
@@ -330,107 +296,66 @@ fn a_silent_source_ends_the_work_and_its_return_is_a_new_tip() {
     assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Template { tip: u8 },
-    Tip { tip: u8 },
-    Verdict { which: usize, accept: bool },
-    Wait { ms: u64 },
-    Mode { inline: bool },
-    Stale,
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        3 => (1u8..4).prop_map(|tip| Step::Template { tip }),
-        1 => (1u8..4).prop_map(|tip| Step::Tip { tip }),
-        4 => (0usize..6, any::<bool>()).prop_map(|(which, accept)| Step::Verdict { which, accept }),
-        3 => (0u64..3_000).prop_map(|ms| Step::Wait { ms }),
-        1 => any::<bool>().prop_map(|inline| Step::Mode { inline }),
-        1 => Just(Step::Stale),
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// In inline mode nothing leaves that was not accepted, on the newest tip, for itself; nobody stays
-    /// on old or withdrawn work past the hold; and one accepted template brings the gate back. Verdicts
-    /// come in any order, repeatedly, and change their mind; the mode changes at any moment.
-    #[test]
-    fn whatever_happens_inline_mode_keeps_its_promises(steps in proptest::collection::vec(step(), 1..60)) {
-        let (mut gate, start) = gate(Mode::Inline);
-        let mut now = start;
-        let mut given: Vec<Arc<Template>> = Vec::new();
-        let mut last_verdict = HashMap::new();
-        let mut tip = None;
-        // What miners have, and since when it is not what they should have, as an outside observer sees it.
-        let mut has: Option<Arc<Template>> = None;
-        let mut unserved: Option<Instant> = None;
-        for (time, step) in (0u32..).zip(steps) {
-            let actions = match step {
-                Step::Template { tip: number } => {
-                    let next = template(number, time);
-                    tip = Some(next.previous_block_hash);
-                    given.push(next.clone());
-                    gate.on_template(now, next)
-                }
-                Step::Tip { tip: number } => {
-                    let hash = template(number, time).previous_block_hash;
-                    tip = Some(hash);
-                    gate.on_tip(now, hash)
-                }
-                Step::Verdict { which, accept } => {
-                    let Some(t) = given.iter().rev().nth(which).cloned() else { continue };
-                    let verdict = if accept { Verdict::accept() } else { reject() };
-                    last_verdict.insert(t.digest, accept);
-                    gate.on_verdict(now, t.digest, &verdict)
-                }
-                Step::Wait { ms } => {
-                    now += Duration::from_millis(ms);
-                    let mut actions = gate.on_time(now);
-                    actions.extend(gate.on_time(now));
-                    actions
-                }
-                Step::Mode { inline } => gate.on_mode(now, if inline { Mode::Inline } else { Mode::Observe }),
-                Step::Stale => {
-                    if gate.mode() == Mode::Inline {
-                        tip = None;
-                    }
-                    gate.on_source_stale()
-                }
-            };
-            for action in &actions {
-                match action {
-                    Action::Release { template, .. } => {
-                        prop_assert_eq!(Some(template.previous_block_hash), tip, "released on an old tip");
-                        if gate.mode() == Mode::Inline {
-                            let accepted = last_verdict.get(&template.digest) == Some(&true);
-                            prop_assert!(accepted, "released without its own acceptance");
-                            prop_assert!(template.would_reject().is_none());
-                        }
-                        has = given.iter().find(|t| t.digest == template.digest).cloned();
-                    }
-                    Action::Expire(_) => has = None,
-                    _ => {}
-                }
+#[test]
+fn a_verdict_after_49_ms_is_in_time_at_50_the_clock_decides_and_after_51_it_releases_a_hold() {
+    for (mode, ms) in [Mode::Inline, Mode::Observe].into_iter().flat_map(|m| [49, 50, 51].map(|ms| (m, ms))) {
+        let (mut gate, now) = following(mode);
+        let next = template(2, 0);
+        gate.on_template(now, next.clone());
+        let at = now + Duration::from_millis(ms);
+        // The flow looks at the clock first: whatever is due has happened when the verdict is looked at.
+        let due = gate.on_time(at);
+        let verdict = gate.on_verdict(at, next.digest, &Verdict::accept());
+        match (mode, ms, &due[..], &verdict[..]) {
+            (_, 49, [], [Action::Release { new_tip: true, .. }]) => {}
+            (
+                Mode::Inline,
+                50 | 51,
+                [Action::Hold(Reason::PrevhashVerdictTimeout)],
+                [Action::Release { new_tip: true, .. }],
+            ) => {}
+            (Mode::Observe, 50 | 51, [Action::Release { template, .. }], [Action::Confirmed(None)]) => {
+                assert!(template.would_reject().is_some(), "it was given out without a verdict");
             }
-            let serves = |t: &Arc<Template>| {
-                Some(t.previous_block_hash) == tip
-                    && (gate.mode() == Mode::Observe || last_verdict.get(&t.digest) == Some(&true))
-            };
-            unserved = match &has {
-                Some(t) if !serves(t) => unserved.or(Some(now)),
-                _ => None,
-            };
-            if let (Some(since), Step::Wait { .. }, Mode::Inline) = (unserved, step, gate.mode()) {
-                prop_assert!(now < since + HOLD, "miners stayed on old or withdrawn work past the hold");
-            }
+            _ => panic!("{mode} after {ms} ms: {due:?}, {verdict:?}"),
         }
-        gate.on_mode(now, Mode::Inline);
-        let good = template(200, 0);
-        gate.on_template(now, good.clone());
-        gate.on_verdict(now, good.digest, &Verdict::accept());
-        prop_assert_eq!(gate.phase(), Phase::Following);
+        assert_eq!((gate.phase(), gate.deadline()), (Phase::Following, None));
     }
+}
+
+#[test]
+fn observe_holds_and_lets_go_where_there_is_no_usable_template_at_all() {
+    let (mut gate, now) = following(Mode::Observe);
+    gate.on_tip(now, template(2, 0).previous_block_hash);
+    assert!(matches!(gate.on_time(now + VERDICT)[..], [Action::Hold(Reason::PrevhashTemplateMissing)]));
+    assert!(matches!(gate.on_time(now + HOLD)[..], [Action::Expire(Reason::PrevhashHoldExpired)]));
+    let poor = template(2, 0);
+    gate.on_template(now + HOLD, poor.clone());
+    let actions = gate.on_verdict(now + HOLD, poor.digest, &reject());
+    assert!(matches!(actions[..], [Action::Release { new_tip: true, .. }]), "{actions:?}");
+}
+
+#[test]
+fn observe_gives_out_the_newest_unjudged_template_of_the_tip_and_not_of_another() {
+    let (mut gate, now) = following(Mode::Observe);
+    let (mine, other) = (template(2, 0), template(3, 0));
+    gate.on_template(now, mine.clone());
+    gate.on_template(now, other);
+    gate.on_tip(now, mine.previous_block_hash);
+    let actions = gate.on_time(now + VERDICT);
+    assert!(matches!(&actions[..], [Action::Release { template, .. }] if template.digest == mine.digest));
+}
+
+#[test]
+fn the_same_template_once_more_is_one_question() {
+    let (mut gate, now) = following(Mode::Inline);
+    let work = template(1, 0);
+    gate.on_template(now, work.clone());
+    let actions = gate.on_verdict(now, work.digest, &reject());
+    assert!(matches!(actions[..], [Action::Hold(Reason::WorkWithdrawn)]), "it is in use: {actions:?}");
+    let next = template(2, 0);
+    gate.on_template(now, next.clone());
+    gate.on_template(now, next.clone());
+    assert!(matches!(gate.on_verdict(now, next.digest, &Verdict::accept())[..], [Action::Release { .. }]));
+    assert!(matches!(gate.on_verdict(now, next.digest, &Verdict::accept())[..], [Action::Confirmed(None)]));
 }

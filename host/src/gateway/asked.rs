@@ -19,7 +19,8 @@ const MAX_FAILURES: u32 = 3;
 /// A question to the policies.
 #[derive(Clone)]
 pub(super) struct Question {
-    pub(super) declared: Arc<Declared>,
+    /// What its source said, where that is to be recorded.
+    pub(super) declared: Option<Arc<Declared>>,
     pub(super) inputs: Inputs,
 }
 
@@ -43,6 +44,8 @@ struct Asked {
 #[derive(Default)]
 pub(super) struct AskedTemplates {
     list: VecDeque<Asked>,
+    /// The newest that the source gave on a tip; what the gateway made itself, or for later, is none.
+    newest: Option<TemplateDigest>,
 }
 
 impl AskedTemplates {
@@ -81,15 +84,25 @@ impl AskedTemplates {
         }
     }
 
-    /// The newest template, if it is this one and has, or will have, an answer that says something.
-    pub(super) fn is_newest(&self, template: TemplateDigest) -> bool {
-        let newest = self.list.back().filter(|asked| asked.question.digest() == template);
-        newest.is_some_and(|asked| asked.outstanding || asked.failures == 0)
+    /// The source gave this template, which is to be asked about.
+    pub(super) fn source_gave(&mut self, template: TemplateDigest) {
+        self.newest = Some(template);
     }
 
-    /// The newest template.
+    /// The newest template, if it is this one and has, or will have, an answer that says something.
+    pub(super) fn is_newest(&self, template: TemplateDigest) -> bool {
+        self.newest == Some(template) && self.knows(template)
+    }
+
+    /// The template has, or will have, an answer that says something.
+    pub(super) fn knows(&self, template: TemplateDigest) -> bool {
+        let asked = self.list.iter().find(|asked| asked.question.digest() == template);
+        asked.is_some_and(|asked| asked.outstanding || asked.failures == 0)
+    }
+
+    /// The newest template of the source.
     pub(super) fn newest(&self) -> Option<TemplateDigest> {
-        self.list.back().map(|asked| asked.question.digest())
+        self.newest
     }
 
     /// What is to be asked again now, of the templates that matter, when `running` is the set that runs.
@@ -129,7 +142,10 @@ mod tests {
         let (declared, context) = synthetic::build(&table, &ContextTable::default()).unwrap();
         let template = Arc::new(assemble(&declared).unwrap());
         let context: Context = context;
-        Question { declared: Arc::new(declared), inputs: Inputs { template, context: Arc::new(context) } }
+        Question {
+            declared: Some(Arc::new(declared)),
+            inputs: Inputs { template, context: Arc::new(context) },
+        }
     }
 
     fn digests(questions: &[Question]) -> Vec<TemplateDigest> {
@@ -167,6 +183,7 @@ mod tests {
         let work = question(1);
         let matters = [work.digest()];
         let mut asked = AskedTemplates::default();
+        asked.source_gave(work.digest());
         asked.ask(&work, &[]);
         assert!(asked.answered(work.digest(), OLD, true), "what has no verdict is refused at once");
         assert!(!asked.is_newest(work.digest()), "given again by the source, it is news");
@@ -185,7 +202,9 @@ mod tests {
     fn a_question_that_was_lost_is_asked_again() {
         let work = question(1);
         let mut asked = AskedTemplates::default();
+        asked.source_gave(work.digest());
         asked.ask(&work, &[]);
+        assert!(asked.is_newest(work.digest()));
         asked.lost();
         assert!(!asked.is_newest(work.digest()));
         assert_eq!(asked.again(&[work.digest()], OLD).len(), 1);
@@ -202,6 +221,5 @@ mod tests {
         }
         assert!(asked.list.len() <= MAX);
         assert_eq!(digests(&asked.again(&matters, NEW)), matters);
-        assert_eq!(asked.newest(), questions.last().map(Question::digest));
     }
 }

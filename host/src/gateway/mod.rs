@@ -7,19 +7,23 @@
 //! ```
 //!
 //! - `source`: asks the template source for news, with backoff and a staleness watch
-//! - `flow`: news to verdicts to work; `asked`: what the policies were asked about
+//! - `flow`: news to verdicts to work; `asked`: what the policies were asked about; `verdicts`: what they said;
+//!   `actions`: what the gate wants done; `coinbase_only`: templates without transactions
 //! - `blocks`: solved blocks back to the source
 //!
 //! Beside it: the HTTP surface (`api`) and the changes of the policy set (`swap`).
 
+mod actions;
 mod asked;
 mod blocks;
+mod coinbase_only;
 mod flow;
 mod source;
+mod verdicts;
 
 use crate::{
     api::Api,
-    config::{Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
+    config::{CoinbaseOnly, Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
     event::{self, Event, EventWriter, Events, schema},
     gate::{Gate, Timings},
     ledger::{self, LedgerTasks, forward::ForwardConfig},
@@ -31,11 +35,12 @@ use crate::{
     share::target,
     swap::{self, Swaps},
     template::{
-        CoinbaseSpec, TemplateSource,
+        self, CoinbaseSpec, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
     },
 };
+use bitcoin::Network;
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -175,8 +180,12 @@ impl Gateway {
             ask: ask.clone(),
             events: events.clone(),
         };
-        let timings =
-            Timings { verdict_timeout: config.gate.verdict_timeout, hold_timeout: config.gate.hold_timeout };
+        let coinbase_only = coinbase_only_plan(&config);
+        let timings = Timings {
+            verdict_timeout: config.gate.verdict_timeout,
+            hold_timeout: config.gate.hold_timeout,
+            coinbase_only_after: coinbase_only.is_some().then_some(config.gate.coinbase_only_after),
+        };
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
             seat,
@@ -190,6 +199,10 @@ impl Gateway {
             best: Default::default(),
             asked: Default::default(),
             held_since: None,
+            coinbase_only,
+            newest: None,
+            source_tip: None,
+            judging: Default::default(),
         };
         Ok(Self {
             source: tokio::spawn(watcher.run(down.clone())),
@@ -287,9 +300,26 @@ async fn bind_api(config: &Config, swaps: &Arc<Swaps>) -> Result<Option<Api>, St
     Ok(Some(Api::bind(listen, config.api.token.clone(), swaps.clone()).await?))
 }
 
+fn coinbase_spec(config: &Config) -> CoinbaseSpec {
+    CoinbaseSpec { payout: config.coinbase.payout.clone(), tag: config.coinbase.tag.clone() }
+}
+
+fn coinbase_only_plan(config: &Config) -> Option<coinbase_only::CoinbaseOnlyPlan> {
+    let ahead = match config.gate.coinbase_only {
+        CoinbaseOnly::Off => return None,
+        CoinbaseOnly::Fallback => false,
+        CoinbaseOnly::Ahead => true,
+    };
+    let network = match &config.source {
+        Source::Embedded(_) => Network::Regtest,
+        Source::Node(node) => node.network,
+    };
+    let maker = template::coinbase_only::CoinbaseOnly { network, coinbase: coinbase_spec(config) };
+    Some(coinbase_only::CoinbaseOnlyPlan { maker, ahead, wanted: None })
+}
+
 fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
-    let payout = config.coinbase.payout.clone();
-    let coinbase = CoinbaseSpec { payout, tag: config.coinbase.tag.clone() };
+    let coinbase = coinbase_spec(config);
     Ok(match &config.source {
         Source::Embedded(embedded) => Arc::new(
             EmbeddedChain::new(EmbeddedConfig {

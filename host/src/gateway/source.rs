@@ -3,12 +3,9 @@
 use crate::{
     event::{Event, Events, schema::SourceDown},
     reason::Reason,
-    template::{SourceError, Sourced, TemplateDigest, TemplateSource},
+    template::{SourceError, SourceTip, Sourced, TemplateDigest, TemplateSource},
 };
-use bitcoin::{
-    BlockHash,
-    secp256k1::rand::{Rng, thread_rng},
-};
+use bitcoin::secp256k1::rand::{Rng, thread_rng};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -30,7 +27,7 @@ pub(super) enum News {
     /// A template.
     Template(Box<Sourced>),
     /// The tip of the chain, from a source whose template cannot be used.
-    Tip(BlockHash),
+    Tip(SourceTip),
     /// Nothing for longer than allowed.
     Stale,
 }

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{event, template::SubmitOutcome};
 use async_trait::async_trait;
-use bitcoin::{Block, hashes::Hash};
+use bitcoin::{Block, BlockHash, hashes::Hash};
 use std::{future::pending, sync::Mutex};
 
 /// Fails once with this reason, then says nothing more; knows its tip.
@@ -31,8 +31,8 @@ impl TemplateSource for Failing {
         }
     }
 
-    async fn tip(&self) -> Result<Option<BlockHash>, SourceError> {
-        Ok(self.tip)
+    async fn tip(&self) -> Result<Option<SourceTip>, SourceError> {
+        Ok(self.tip.map(|hash| SourceTip { hash, next: None }))
     }
 
     async fn submit_block(&self, _: &Block) -> Result<SubmitOutcome, SourceError> {
@@ -64,7 +64,7 @@ async fn a_source_whose_template_cannot_be_used_is_asked_for_its_tip() {
     let tip = BlockHash::from_byte_array([7; 32]);
     for reason in [Reason::TemplateSourceInvalid, Reason::TemplateUndecodable] {
         let News::Tip(told) = first_news(reason, Some(tip)).await else { panic!("{reason}: no tip") };
-        assert_eq!(told, tip);
+        assert_eq!(told, SourceTip { hash: tip, next: None });
     }
 }
 

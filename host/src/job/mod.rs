@@ -31,6 +31,9 @@ pub struct Job {
     pub coinbase_suffix: Vec<u8>,
     /// Hashes at or below solve the block.
     pub network_target: Target,
+    /// Serial of the future job that this one became, now that its tip is there: the same coinbase and
+    /// transactions.
+    pub ahead: Option<u64>,
 }
 
 impl Job {
@@ -42,7 +45,7 @@ impl Job {
     pub fn new(template: Admitted<Template>, serial: u64) -> Result<Self, CoinbaseError> {
         let (coinbase_prefix, coinbase_suffix) = template.coinbase.split()?;
         let network_target = Target::from_compact(template.bits);
-        Ok(Self { serial, template, coinbase_prefix, coinbase_suffix, network_target })
+        Ok(Self { serial, template, coinbase_prefix, coinbase_suffix, network_target, ahead: None })
     }
 
     /// The merkle root for one full extranonce, internal byte order.

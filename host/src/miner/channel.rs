@@ -85,6 +85,8 @@ pub struct Channel {
     vardiff: Vardiff,
     tip: Option<BlockHash>,
     jobs: VecDeque<Held>,
+    /// Serial and id of the future job that the miner has; it counts once its tip is told.
+    future: Option<(u64, u32)>,
     retired: VecDeque<u32>,
     seen: Seen,
     /// One of the channels that the gateway may have.
@@ -122,6 +124,7 @@ impl Channel {
             vardiff: Vardiff::new(terms.shares_per_minute, now),
             tip: None,
             jobs: VecDeque::new(),
+            future: None,
             retired: VecDeque::new(),
             seen: Seen::default(),
             _place: place,
@@ -200,6 +203,8 @@ impl Channel {
         let new_tip = self.tip != Some(job.previous_block_hash());
         if new_tip {
             self.tip = Some(job.previous_block_hash());
+            // SetNewPrevHash makes one future job current and ends all others.
+            self.future = None;
             while self.retire_oldest() {}
         } else if self.jobs.len() == MAX_JOBS {
             self.retire_oldest();
@@ -208,6 +213,22 @@ impl Channel {
         let job = ChannelJob { job_id, job: job.clone(), target: self.target, difficulty, min_ntime };
         self.jobs.push_back(Held { job, merkle_root: None });
         new_tip
+    }
+
+    /// The miner was sent a future job; one before it is forgotten.
+    pub(super) fn note_future(&mut self, job_id: u32, job: &Job) {
+        self.future = Some((job.serial, job_id));
+    }
+
+    /// The id under which the miner has the future job that `job` became.
+    pub(super) fn future_id(&self, job: &Job) -> Option<u32> {
+        self.future.filter(|(serial, _)| job.ahead == Some(*serial)).map(|(_, job_id)| job_id)
+    }
+
+    /// The merkle root of a job; only a standard channel has one of its own.
+    pub(super) fn merkle_root(&self, job: &Job) -> Option<TxMerkleNode> {
+        let extranonce = self.extranonce(&[0; ROLLABLE_LEN]);
+        (self.kind == Kind::Standard).then(|| job.merkle_root(&extranonce))
     }
 
     /// The smallest time of the newest job, Unix seconds.

@@ -56,6 +56,8 @@ use users::Users;
 pub struct Work {
     /// The newest admitted job.
     pub job: Option<Arc<Job>>,
+    /// A job for the tip after that, judged and admitted ahead.
+    pub ahead: Option<Arc<Job>>,
     /// A newer tip is known but no work on it is admitted: shares on `job` are "held".
     pub held: bool,
     /// Nobody is served; the reason each miner is told.

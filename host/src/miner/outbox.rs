@@ -3,7 +3,7 @@
 use super::channel::Channel;
 use crate::{job::Job, noise::Sealer, reason::Reason, sv2};
 use binary_sv2::{Encodable, GetSize, Seq0255, Str0255, Sv2Option, U256};
-use bitcoin::{Target, hashes::Hash};
+use bitcoin::{Target, TxMerkleNode, hashes::Hash};
 use mining_sv2::{NewExtendedMiningJob, NewMiningJob, SetNewPrevHash, SetTarget};
 use parsers_sv2::{IsSv2Message, Mining};
 use std::sync::Arc;
@@ -66,13 +66,7 @@ pub(super) fn send_job(
     }
     let new_tip = channel.add_job(job_id, job, ntime);
     match channel.newest_merkle_root() {
-        Some(root) => out.send(Mining::NewMiningJob(NewMiningJob {
-            channel_id: channel.id,
-            job_id,
-            min_ntime: Sv2Option::new((!new_tip).then_some(ntime)),
-            version: job.template.version.to_consensus().cast_unsigned(),
-            merkle_root: U256::from(root.as_raw_hash().as_byte_array()),
-        }))?,
+        Some(root) => send_standard_job(channel.id, job, job_id, root, (!new_tip).then_some(ntime), out)?,
         None => send_extended_job(channel.id, job, job_id, (!new_tip).then_some(ntime), out)?,
     }
     if new_tip { send_tip(channel.id, job, job_id, ntime, out) } else { Ok(()) }
@@ -100,6 +94,73 @@ pub(super) fn send_group_job<'a>(
         send_extended_job(group_id, job, job_id, (!new_tip).then_some(ntime), out)?;
     }
     if new_tip { send_tip(group_id, job, job_id, ntime, out) } else { Ok(()) }
+}
+
+/// Sends one channel a job for the tip after this one. It gets its target when its tip is told: SetTarget is
+/// for future jobs that are out, too.
+pub(super) fn send_future_job(
+    channel: &mut Channel,
+    job: &Job,
+    job_id: u32,
+    out: &mut Outbox,
+) -> Result<(), Close> {
+    channel.note_future(job_id, job);
+    match channel.merkle_root(job) {
+        Some(root) => send_standard_job(channel.id, job, job_id, root, None, out),
+        None => send_extended_job(channel.id, job, job_id, None, out),
+    }
+}
+
+/// The same for all channels of a group, in one message.
+pub(super) fn send_future_group_job<'a>(
+    group_id: u32,
+    channels: impl Iterator<Item = &'a mut Channel>,
+    job: &Job,
+    job_id: u32,
+    out: &mut Outbox,
+) -> Result<(), Close> {
+    let mut any = false;
+    for channel in channels {
+        channel.note_future(job_id, job);
+        any = true;
+    }
+    if any { send_extended_job(group_id, job, job_id, None, out) } else { Ok(()) }
+}
+
+/// Tells channels that they have the job already, and on which tip it is: one message. `told` is the group, or
+/// the one channel.
+pub(super) fn activate_job<'a>(
+    told: u32,
+    channels: impl Iterator<Item = &'a mut Channel>,
+    job: &Arc<Job>,
+    job_id: u32,
+    out: &mut Outbox,
+) -> Result<(), Close> {
+    let ntime = first_ntime(job);
+    for channel in channels {
+        if channel.retarget(Some(job)) {
+            send_target(channel.id, channel.target, out)?;
+        }
+        channel.add_job(job_id, job, ntime);
+    }
+    send_tip(told, job, job_id, ntime, out)
+}
+
+fn send_standard_job(
+    channel_id: u32,
+    job: &Job,
+    job_id: u32,
+    merkle_root: TxMerkleNode,
+    min_ntime: Option<u32>,
+    out: &mut Outbox,
+) -> Result<(), Close> {
+    out.send(Mining::NewMiningJob(NewMiningJob {
+        channel_id,
+        job_id,
+        min_ntime: Sv2Option::new(min_ntime),
+        version: job.template.version.to_consensus().cast_unsigned(),
+        merkle_root: U256::from(merkle_root.as_raw_hash().as_byte_array()),
+    }))
 }
 
 fn send_extended_job(

@@ -2,12 +2,14 @@
 //!
 //! - `open`: opening, updating and closing channels, and who may
 //! - `shares`: shares and their answers
-//! - here: which message goes where, setup, extensions, new work, difficulty
+//! - `jobs`: work for the channels, in advance too
+//! - here: which message goes where, setup, extensions, difficulty
 //!
 //! Unless the client asked for standard jobs, all channels of a connection are one group: a new job is one
 //! message for all of them (SV2 specification 05, "Group channel"). Job ids come from one counter per
 //! connection, so that jobs of channels and of the group never share one.
 
+mod jobs;
 mod open;
 mod shares;
 #[cfg(test)]
@@ -16,7 +18,7 @@ mod tests;
 use super::{
     Shared, Work,
     channel::{Channel, Kind},
-    outbox::{Close, Outbox, code, first_ntime, impossible, send_group_job, send_job, send_target, text},
+    outbox::{Close, Outbox, code, first_ntime, impossible, send_job, send_target, text},
     rate::Bucket,
 };
 use crate::{
@@ -28,7 +30,7 @@ use crate::{
     words::printable,
 };
 use binary_sv2::Seq064K;
-use bitcoin::Target;
+use bitcoin::{BlockHash, Target};
 use common_messages_sv2::{MESSAGE_TYPE_SETUP_CONNECTION, Reconnect, SetupConnection, SetupConnectionError};
 use extensions_sv2::{
     EXTENSION_TYPE_EXTENSIONS_NEGOTIATION, MESSAGE_TYPE_REQUEST_EXTENSIONS, RequestExtensions,
@@ -74,6 +76,10 @@ pub(super) struct Session {
     work: Work,
     /// Job serial that the channels were last given.
     sent: u64,
+    /// The tip of that job.
+    tip: Option<BlockHash>,
+    /// Serial of the future job that the channels have, and its id on the group.
+    ahead: Option<(u64, u32)>,
     in_flight: usize,
     /// Shares that the pool may still have to answer for.
     unanswered: Arc<Semaphore>,
@@ -92,6 +98,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(number: u64, shared: Arc<Shared>, acks: AckSender, work: Work, now: Instant) -> Self {
         let sent = work.job.as_ref().map_or(0, |job| job.serial);
+        let tip = work.job.as_ref().map(|job| job.previous_block_hash());
         let limits = &shared.limits;
         let rate = f64::from(limits.max_shares_per_second);
         let refusals = f64::from(limits.max_refusals_per_second);
@@ -106,6 +113,8 @@ impl Session {
             next_job_id: 1,
             work,
             sent,
+            tip,
+            ahead: None,
             in_flight: 0,
             unanswered: Arc::new(Semaphore::new(limits.max_unanswered_shares)),
             unknown: Bucket::new(UNKNOWN.0, UNKNOWN.1, now),
@@ -256,17 +265,15 @@ impl Session {
             return Err(Close::new(reason, ""));
         }
         let Some(agreed) = self.agreed.filter(|agreed| !agreed.work_selection) else { return Ok(()) };
-        let Some(job) = self.work.job.clone().filter(|job| job.serial != self.sent) else { return Ok(()) };
-        self.sent = job.serial;
-        if agreed.standard_jobs_only {
-            for channel in self.channels.values_mut() {
-                let job_id = next(&mut self.next_job_id);
-                send_job(channel, &job, job_id, first_ntime(&job), out)?;
+        if let Some(job) = self.work.job.clone().filter(|job| job.serial != self.sent) {
+            self.sent = job.serial;
+            if self.tip.replace(job.previous_block_hash()) != Some(job.previous_block_hash()) {
+                // Future jobs end with the tip they were sent under, but for the one that becomes current.
+                self.ahead = None;
             }
-            return Ok(());
+            self.send_work(&job, agreed, out)?;
         }
-        let job_id = next(&mut self.next_job_id);
-        send_group_job(GROUP_CHANNEL_ID, self.channels.values_mut().map(|c| &mut **c), &job, job_id, out)
+        self.send_ahead(agreed, out)
     }
 
     /// Time has passed: channels that fell silent get an easier target.

@@ -10,8 +10,9 @@ use crate::{
     policy::Verdict,
     share::target,
     template::{
-        Template, TemplateSource,
+        Context, Template, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
+        coinbase_only::CoinbaseOnly,
     },
 };
 use bitcoin::CompactTarget;
@@ -20,7 +21,6 @@ use std::time::Instant;
 /// A chain whose blocks take 65,537 hashes, so that a test solves one when it wants to and not otherwise.
 pub(super) struct Chain {
     source: EmbeddedChain,
-    gate: Gate,
     newest: Option<Arc<Template>>,
     serial: u64,
 }
@@ -32,14 +32,7 @@ impl Chain {
             transactions_per_template: 3,
             ..EmbeddedConfig::default()
         };
-        let hour = Duration::from_secs(3600);
-        let timings = Timings { verdict_timeout: hour, hold_timeout: hour };
-        Self {
-            source: EmbeddedChain::new(config).unwrap(),
-            gate: Gate::new(Mode::Observe, timings, Instant::now()),
-            newest: None,
-            serial: 0,
-        }
+        Self { source: EmbeddedChain::new(config).unwrap(), newest: None, serial: 0 }
     }
 
     /// The chain's present template as a new job.
@@ -52,15 +45,43 @@ impl Chain {
 
     /// The same template as another job.
     pub(super) fn again(&mut self) -> Arc<Job> {
-        let (template, now) = (self.newest.clone().unwrap(), Instant::now());
-        let mut actions = self.gate.on_template(now, template.clone());
-        actions.extend(self.gate.on_verdict(now, template.digest, &Verdict::accept()));
+        let template = self.newest.clone().unwrap();
+        self.make(template)
+    }
+
+    fn make(&mut self, template: Arc<Template>) -> Arc<Job> {
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        let timings = Timings { verdict_timeout: hour, hold_timeout: hour, coinbase_only_after: None };
+        let mut gate = Gate::new(Mode::Observe, timings, now);
+        let mut actions = match template.is_future() {
+            true => gate.on_future(template.clone()),
+            false => gate.on_template(now, template.clone()),
+        };
+        actions.extend(gate.on_verdict(now, template.digest, &Verdict::accept()));
         let released = actions.into_iter().find_map(|action| match action {
-            Action::Release { template, .. } => Some(template),
+            Action::Release { template, .. } | Action::SendAhead(template) => Some(template),
             _ => None,
         });
         self.serial += 1;
         Arc::new(Job::new(released.unwrap(), self.serial).unwrap())
+    }
+
+    /// A future job for the tip after the present one, without transactions.
+    pub(super) fn ahead(&mut self) -> Arc<Job> {
+        let newest = self.newest.clone().unwrap();
+        let sourced = maker().after(&newest, &Context::default()).unwrap();
+        self.make(sourced.template)
+    }
+
+    /// The job on the chain's present tip that a future job became.
+    pub(super) async fn became(&mut self, future: &Job) -> Arc<Job> {
+        self.job().await;
+        let newest = self.newest.clone().unwrap();
+        let template = maker().beside(&newest, &Context::default()).unwrap().template;
+        assert!(template.activates(&future.template));
+        let mut job = Arc::into_inner(self.make(template)).unwrap();
+        job.ahead = Some(future.serial);
+        Arc::new(job)
     }
 
     /// Solves a job; the next one is on another tip.
@@ -73,6 +94,11 @@ impl Chain {
         let solved = headers.into_iter().find(|h| job.network_target.is_met_by(h.block_hash())).unwrap();
         self.source.submit_block(&job.block(solved, &extranonce).unwrap()).await.unwrap();
     }
+}
+
+fn maker() -> CoinbaseOnly {
+    let coinbase = EmbeddedConfig::default().coinbase;
+    CoinbaseOnly { network: bitcoin::Network::Regtest, coinbase }
 }
 
 /// Everything a session may use. The ledger is real; its pool is not there.

@@ -15,8 +15,8 @@ mod state;
 mod wallet;
 
 use super::{
-    ChainTip, CoinbaseParts, CoinbaseSpec, Context, Declared, DeclaredTransaction, MempoolState, Provenance,
-    SourceError, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts,
+    ChainTip, CoinbaseParts, CoinbaseSpec, Context, Declared, DeclaredTransaction, MempoolState, NextBlock,
+    Provenance, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts,
 };
 use crate::reason::Reason;
 use async_trait::async_trait;
@@ -216,8 +216,14 @@ impl TemplateSource for EmbeddedChain {
         }
     }
 
-    async fn tip(&self) -> Result<Option<BlockHash>, SourceError> {
-        self.blocking(|inner| Ok(Some(inner.state.tip().hash))).await
+    async fn tip(&self) -> Result<Option<SourceTip>, SourceError> {
+        self.blocking(|inner| {
+            let Tip { height, hash, .. } = inner.state.tip();
+            let min_time = inner.state.median_time_past() + 1;
+            let next = NextBlock { height: height + 1, bits: inner.config.bits, min_time };
+            Ok(Some(SourceTip { hash, next: Some(next) }))
+        })
+        .await
     }
 
     async fn submit_block(&self, block: &Block) -> Result<SubmitOutcome, SourceError> {

@@ -20,7 +20,7 @@ use super::{
     spends::{self, sum},
 };
 use bitcoin::{
-    Amount, Network, ScriptBuf, Target, Transaction, TxMerkleNode, Txid, Wtxid, consensus,
+    Amount, BlockHash, Network, ScriptBuf, Target, Transaction, TxMerkleNode, Txid, Wtxid, consensus,
     hashes::{Hash, HashEngine, sha256, sha256d},
 };
 use std::{num::NonZero, panic::resume_unwind, thread};
@@ -308,19 +308,30 @@ fn compare_commitments(declared: &Declared, facts: &Facts, coinbase: &Coinbase, 
 
 /// See [`TemplateDigest`].
 fn digest(template: &Template) -> TemplateDigest {
+    digest_as(template, template.previous_block_hash, template.min_time, template.current_time)
+}
+
+/// The digest that the template would have on another tip at another time.
+pub(super) fn digest_as(
+    template: &Template,
+    previous_block_hash: BlockHash,
+    min_time: u32,
+    current_time: u32,
+) -> TemplateDigest {
     let Template { coinbase, facts, .. } = template;
     let mut engine = sha256::Hash::engine();
     engine.input(&template.network.magic().to_bytes());
-    engine.input(template.previous_block_hash.as_byte_array());
+    engine.input(previous_block_hash.as_byte_array());
     engine.input(&template.height.to_le_bytes());
     engine.input(&template.version.to_consensus().to_le_bytes());
     engine.input(&template.bits.to_consensus().to_le_bytes());
-    engine.input(&template.min_time.to_le_bytes());
-    engine.input(&template.current_time.to_le_bytes());
+    engine.input(&min_time.to_le_bytes());
+    engine.input(&current_time.to_le_bytes());
     engine.input(&template.coinbase_value.to_le_bytes());
     engine.input(&[match template.provenance {
         Provenance::Node => 0,
         Provenance::Declared => 1,
+        Provenance::Gateway => 2,
     }]);
     // What follows has no fixed length: each part begins with its own.
     let length = |engine: &mut sha256::HashEngine, len: usize| engine.input(&(len as u64).to_le_bytes());

@@ -7,6 +7,7 @@
 //!
 //! - [`declared`]: what a source says, before it is believed
 //! - [`coinbase`]: the coinbase, planned or declared, which is part of the template
+//! - [`coinbase_only`]: templates without transactions, made by the gateway where the operator wants them
 //! - [`discrepancy`]: differences between the two
 //! - [`facts`]: what is derived from the bytes, and the only constructor of a template
 //! - [`merkle`], [`sigops`]: the two parts of it that are ideas of their own
@@ -19,6 +20,7 @@
 pub mod best;
 pub mod chain;
 pub mod coinbase;
+pub mod coinbase_only;
 mod context;
 pub mod declared;
 pub mod discrepancy;
@@ -78,6 +80,8 @@ pub enum Provenance {
     Node,
     /// A miner that declared it (Job Declaration).
     Declared,
+    /// The gateway: a template without transactions, for when there is no other.
+    Gateway,
 }
 
 /// One block template, parsed, with its facts. Fields are public to read; the only constructor is
@@ -118,7 +122,32 @@ pub struct Template {
     pub discrepancies: Vec<Discrepancy>,
 }
 
+/// What stands in a template for a tip that is not known yet: a hash that no block can have.
+pub fn future_tip() -> BlockHash {
+    BlockHash::from_byte_array([0xff; 32])
+}
+
 impl Template {
+    /// It is for a tip that is not known yet.
+    pub fn is_future(&self) -> bool {
+        self.previous_block_hash == future_tip()
+    }
+
+    /// The gateway made it, without transactions.
+    pub fn is_coinbase_only(&self) -> bool {
+        self.provenance == Provenance::Gateway
+    }
+
+    /// This is what the future template became when its tip was there: the same in everything but what only
+    /// the tip says, which is its hash and the times.
+    pub fn activates(&self, future: &Template) -> bool {
+        future.is_future()
+            && !self.is_future()
+            && self.height == future.height
+            && facts::digest_as(self, future.previous_block_hash, future.min_time, future.current_time)
+                == future.digest
+    }
+
     /// The scriptPubKey of the coinbase output that carries the witness commitment (BIP 141).
     pub fn witness_commitment_script(&self) -> ScriptBuf {
         self.facts.witness_commitment_script()
@@ -162,6 +191,26 @@ impl Sourced {
     }
 }
 
+/// The tip of a source's chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceTip {
+    /// Its hash.
+    pub hash: BlockHash,
+    /// What the block after it must be like, as far as the source says it.
+    pub next: Option<NextBlock>,
+}
+
+/// What a block must be like because of the one before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextBlock {
+    /// Its height.
+    pub height: u32,
+    /// Its compact target.
+    pub bits: CompactTarget,
+    /// Its smallest header time (median time past + 1), Unix seconds.
+    pub min_time: u32,
+}
+
 /// What a source said to a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SubmitOutcome {
@@ -198,7 +247,7 @@ pub trait TemplateSource: Send + Sync {
 
     /// The tip of the chain, in bounded time, where the source can say it without a template: for when it
     /// has one that cannot be used.
-    async fn tip(&self) -> Result<Option<BlockHash>, SourceError> {
+    async fn tip(&self) -> Result<Option<SourceTip>, SourceError> {
         Ok(None)
     }
 

@@ -10,8 +10,8 @@
 //! same", or with an error that says who has to act.
 
 use super::{
-    ChainTip, CoinbaseSpec, Context, MempoolState, SourceError, Sourced, SubmitOutcome, TemplateDigest,
-    TemplateSource, facts,
+    ChainTip, CoinbaseSpec, Context, MempoolState, NextBlock, SourceError, SourceTip, Sourced, SubmitOutcome,
+    TemplateDigest, TemplateSource, facts,
     gbt::Answer,
     rpc::{Rpc, Wait},
 };
@@ -122,8 +122,8 @@ impl TemplateSource for NodeSource {
         answer
     }
 
-    async fn tip(&self) -> Result<Option<BlockHash>, SourceError> {
-        self.client.best_block().await.map(Some)
+    async fn tip(&self) -> Result<Option<SourceTip>, SourceError> {
+        self.client.whole_tip().await.map(Some)
     }
 
     /// `submitblock` (BIP 22). Besides null, `duplicate` is a success: the node has this very block
@@ -157,16 +157,18 @@ struct ChainInfo {
 struct TipInfo {
     blocks: u32,
     bestblockhash: BlockHash,
+    /// Median time past, Unix seconds.
+    mediantime: Option<u32>,
 }
 
 /// `getmininginfo`. What the next block needs is there since Bitcoin Core 29.
 #[derive(Deserialize)]
 struct MiningInfo {
-    next: Option<NextBlock>,
+    next: Option<NextInfo>,
 }
 
 #[derive(Deserialize)]
-struct NextBlock {
+struct NextInfo {
     height: u32,
     #[serde(with = "super::record::compact")]
     bits: CompactTarget,
@@ -306,11 +308,23 @@ impl NodeClient {
             self.context::<TipInfo>("getblockchaininfo"),
             self.context::<MiningInfo>("getmininginfo")
         );
-        let TipInfo { blocks: height, bestblockhash: hash } = tip?;
-        // The tip may have moved between the two answers.
-        let next =
-            mining.and_then(|info| info.next).filter(|next| Some(next.height) == height.checked_add(1));
-        Some(ChainTip { hash, height, next_bits: next.map(|next| next.bits) })
+        let TipInfo { blocks: height, bestblockhash: hash, .. } = tip?;
+        Some(ChainTip { hash, height, next_bits: after(mining, height).map(|next| next.bits) })
+    }
+
+    /// The tip, and what comes after it where the node says that soon.
+    async fn whole_tip(&self) -> Result<SourceTip, SourceError> {
+        let (tip, mining) = tokio::join!(
+            self.rpc.call::<TipInfo>("getblockchaininfo", json!([]), Wait::Normal),
+            self.context::<MiningInfo>("getmininginfo")
+        );
+        let TipInfo { blocks, bestblockhash: hash, mediantime } = tip?;
+        let next = after(mining, blocks).zip(mediantime).map(|(next, median)| NextBlock {
+            height: next.height,
+            bits: next.bits,
+            min_time: median.saturating_add(1),
+        });
+        Ok(SourceTip { hash, next })
     }
 
     /// Asks for something that is good to know and nothing to wait for.
@@ -324,6 +338,11 @@ impl NodeClient {
             Err(_) => None,
         }
     }
+}
+
+/// What the block after the one at `height` must be like: the tip may have moved between two answers.
+fn after(mining: Option<MiningInfo>, height: u32) -> Option<NextInfo> {
+    mining.and_then(|info| info.next).filter(|next| Some(next.height) == height.checked_add(1))
 }
 
 /// Notes what was fetched; gives it back if it is another one than `after`.

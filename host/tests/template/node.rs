@@ -5,8 +5,8 @@ use bitcoin::{BlockHash, CompactTarget, Network, ScriptBuf, consensus::encode::s
 use reservegrid::{
     reason::Reason,
     template::{
-        ChainTip, CoinbaseSpec, DiscrepancyKind, MempoolState, SourceError, Sourced, SubmitOutcome, Template,
-        TemplateSource,
+        ChainTip, CoinbaseSpec, DiscrepancyKind, MempoolState, NextBlock, SourceError, SourceTip, Sourced,
+        SubmitOutcome, Template, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{Auth, NodeConfig, NodeSource},
     },
@@ -172,17 +172,30 @@ async fn a_mempool_that_cannot_be_asked_is_unknown_and_stops_nothing() {
 }
 
 #[tokio::test]
-async fn the_tip_is_known_without_a_template() {
+async fn the_tip_and_what_comes_after_it_are_known_without_a_template() {
+    let hash: BlockHash = TIP.parse().unwrap();
     let server = Server::start(|request| match request.method.as_str() {
-        "getbestblockhash" => Reply::Result(json!(TIP)),
+        "getblockchaininfo" => Reply::Result(
+            json!({ "chain": "regtest", "blocks": 7, "bestblockhash": TIP, "mediantime": 1_700_000_000 }),
+        ),
         _ => healthy(request),
     });
-    assert_eq!(source(&server.await).tip().await.unwrap(), Some(TIP.parse().unwrap()));
-    let nonsense = Server::start(|_| Reply::Result(json!("no hash"))).await;
+    let next =
+        NextBlock { height: 8, bits: CompactTarget::from_consensus(0x207f_ffff), min_time: 1_700_000_001 };
+    let tip = source(&server.await).tip().await.unwrap();
+    assert_eq!(tip, Some(SourceTip { hash, next: Some(next) }));
+
+    // What is not said is not guessed.
+    let server = Server::start(|request| match request.method.as_str() {
+        "getmininginfo" => Reply::Result(json!({ "blocks": 7 })),
+        _ => healthy(request),
+    });
+    assert_eq!(source(&server.await).tip().await.unwrap(), Some(SourceTip { hash, next: None }));
+    let nonsense = Server::start(|_| Reply::Result(json!("no chain"))).await;
     assert_error(
         &source(&nonsense).tip().await.unwrap_err(),
         Reason::TemplateSourceInvalid,
-        &["getbestblockhash"],
+        &["getblockchaininfo"],
     );
 }
 

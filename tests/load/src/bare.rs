@@ -85,7 +85,7 @@ async fn job() -> Result<Arc<Job>> {
     let (now, hour) = (Instant::now(), Duration::from_secs(3600));
     let template =
         EmbeddedChain::new(config)?.next_template(None, hour).await?.context("no template")?.template;
-    let timings = Timings { verdict_timeout: hour, hold_timeout: hour };
+    let timings = Timings { verdict_timeout: hour, hold_timeout: hour, coinbase_only_after: None };
     let mut gate = Gate::new(Mode::Observe, timings, now);
     let mut actions = gate.on_template(now, template.clone());
     actions.extend(gate.on_verdict(now, template.digest, &Verdict::accept()));

@@ -8,7 +8,8 @@ use serde::Serialize;
 /// A job was made and goes to every miner.
 #[derive(Debug, Serialize)]
 pub struct WorkReleased {
-    /// `prevhash_switched` on a new tip, `template_admitted` on the same.
+    /// `prevhash_switched` on a new tip (`prevhash_activated` when miners had the job in advance),
+    /// `template_admitted` on the same; `coinbase_only_admitted` when it has no transactions for want of better.
     pub reason: Reason,
     /// Number of the job in this process.
     pub job: u64,
@@ -22,12 +23,48 @@ pub struct WorkReleased {
     pub mode: Mode,
     /// Observe mode: why inline mode would not have released it (a verdict, or none in time).
     pub would_reject: Option<String>,
+    /// The gateway made it, without transactions.
+    pub coinbase_only: bool,
     /// From the arrival of the tip to the release, milliseconds; 0 on the same tip.
     pub since_tip_ms: u64,
     /// For how long miners had been held until now, milliseconds; none when they were not.
     pub held_ms: Option<u64>,
     /// Connections it goes to.
     pub connections: u64,
+}
+
+/// A future job was made and goes to every miner.
+#[derive(Debug, Serialize)]
+pub struct WorkAhead {
+    /// `template_ahead`.
+    pub reason: Reason,
+    /// Number of the job in this process.
+    pub job: u64,
+    /// Digest of its template; the one that it becomes on its tip has another.
+    pub template: String,
+    /// Height of the block it would become.
+    pub height: u32,
+    /// The mode in force.
+    pub mode: Mode,
+    /// Observe mode: why inline mode would not have sent it.
+    pub would_reject: Option<String>,
+    /// The gateway made it, without transactions.
+    pub coinbase_only: bool,
+}
+
+/// The policies are asked about a template without transactions, since miners have nothing on the tip.
+#[derive(Debug, Serialize)]
+pub struct CoinbaseOnlyWanted {
+    /// `coinbase_only_wanted`.
+    pub reason: Reason,
+    /// The mode in force.
+    pub mode: Mode,
+    /// The newest tip.
+    pub tip: String,
+    /// Digest of the template.
+    pub template: String,
+    /// For how long miners have lacked work on the tip, milliseconds.
+    pub since_tip_ms: u64,
 }
 
 /// The chain has another tip.
@@ -63,7 +100,7 @@ pub struct TipServed {
 /// Miners keep their last job, and their shares are marked.
 #[derive(Debug, Serialize)]
 pub struct GateHeld {
-    /// `prevhash_verdict_timeout`, `prevhash_held` or `work_withdrawn`.
+    /// `prevhash_verdict_timeout`, `prevhash_held`, `prevhash_template_missing` or `work_withdrawn`.
     pub reason: Reason,
     /// The mode in force.
     pub mode: Mode,

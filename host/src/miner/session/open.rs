@@ -4,7 +4,7 @@ use super::{
     super::{
         ROLLABLE_LEN,
         channel::{Channel, Kind, Request},
-        outbox::{Close, Outbox, code, first_ntime, impossible, send_job, send_target},
+        outbox::{Close, Outbox, code, impossible, send_target},
         rate::Bucket,
     },
     GROUP_CHANNEL_ID, OPENS_PER_SECOND, Session, next,
@@ -219,9 +219,8 @@ impl Session {
                 group_channel_id: GROUP_CHANNEL_ID,
             }),
         })?;
-        if let Some(job) = self.work.job.clone().filter(|_| self.gets_jobs()) {
-            let job_id = next(&mut self.next_job_id);
-            send_job(&mut channel, &job, job_id, first_ntime(&job), out)?;
+        if let Some(agreed) = self.agreed.filter(|agreed| !agreed.work_selection) {
+            self.first_work(&mut channel, agreed, out)?;
         }
         self.channels.insert(id, Box::new(channel));
         Ok(())

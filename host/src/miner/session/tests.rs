@@ -12,6 +12,7 @@ use crate::{
     noise::{AuthoritySecretKey, Identity, Initiator, respond},
     sv2::{FrameDecoder, Header, Side},
 };
+use bitcoin::hashes::Hash;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -241,4 +242,93 @@ async fn a_peer_that_is_refused_more_often_than_it_may_is_tiresome_until_time_ha
     assert!(!bench.session.is_tiresome());
     assert_eq!(bench.say(0x16, &update), [0x17]);
     assert!(bench.session.is_tiresome());
+}
+
+fn with_ahead(job: &Arc<crate::job::Job>, ahead: &Arc<crate::job::Job>) -> Work {
+    Work { ahead: Some(ahead.clone()), ..released(job.clone()) }
+}
+
+#[tokio::test]
+async fn a_job_that_was_sent_ahead_becomes_current_with_one_message() {
+    let mut chain = Chain::new();
+    let first = chain.job().await;
+    let future = chain.ahead();
+    chain.solve(&first).await;
+    let became = chain.became(&future).await;
+    let full = chain.again();
+
+    let mut proxy = Bench::new(limits(), &released(first.clone()), 0);
+    assert_eq!((proxy.open(0x10), proxy.open(0x13)), (vec![0x11, 0x15, 0x20], vec![0x14, 0x1f, 0x20]));
+    proxy.session.on_work(with_ahead(&first, &future), &mut proxy.out).unwrap();
+    let ahead = proxy.heard();
+    assert_eq!(types(&ahead), [0x1f], "one message for the group");
+    assert_eq!(
+        (u32_at(&ahead[0], 0), ahead[0].payload[8]),
+        (GROUP_CHANNEL_ID, 0),
+        "without a time: a future job"
+    );
+    let id = u32_at(&ahead[0], 4);
+    proxy.session.on_work(with_ahead(&first, &future), &mut proxy.out).unwrap();
+    assert!(proxy.heard().is_empty(), "the same once more is no news");
+
+    // Who opens a channel between the two gets the future job under the same id.
+    let mut payload = [&[1, 0, 0, 0, 5][..], b"alice", &[0; 4], &[0xff; 32], &[4, 0]].concat();
+    let header = Header { extension: 0, channel_msg: false, msg_type: 0x13, length: payload.len() };
+    let mut frame = Frame { header, payload: std::mem::take(&mut payload) };
+    proxy.session.on_frame(&mut frame, proxy.now, &mut proxy.out).unwrap();
+    let opened = proxy.heard();
+    assert_eq!(types(&opened), [0x14, 0x1f, 0x20, 0x1f]);
+    assert_eq!((u32_at(&opened[3], 4), opened[3].payload[8]), (id, 0));
+
+    proxy.session.on_work(released(became.clone()), &mut proxy.out).unwrap();
+    let tip = proxy.heard();
+    assert_eq!(types(&tip), [0x20], "one small message");
+    assert_eq!((u32_at(&tip[0], 0), u32_at(&tip[0], 4)), (GROUP_CHANNEL_ID, id));
+    assert_eq!(tip[0].payload[8..40], became.previous_block_hash().to_byte_array());
+    for channel in proxy.session.channels.values_mut() {
+        let time = first_ntime(&became);
+        let submission = Submission { nonce: 7, ntime: time, version: 0x2000_0000 };
+        let rolled = (channel.kind == Kind::Extended).then_some(&[5u8; 12][..]);
+        let share = channel.submit(id, submission, rolled, time).unwrap();
+        assert_eq!(
+            (share.job.serial, share.header.prev_blockhash),
+            (became.serial, became.previous_block_hash())
+        );
+    }
+    proxy.session.on_work(released(full), &mut proxy.out).unwrap();
+    assert_eq!(types(&proxy.heard()), [0x1f], "the full template follows as a job of the same tip");
+
+    let mut farm = Bench::new(limits(), &with_ahead(&first, &future), 0b001);
+    assert_eq!(farm.open(0x10), [0x11, 0x15, 0x20, 0x15]);
+    assert_eq!(farm.open(0x10), [0x11, 0x15, 0x20, 0x15]);
+    farm.session.on_work(released(became), &mut farm.out).unwrap();
+    assert_eq!(types(&farm.heard()), [0x20, 0x20], "one for each channel");
+}
+
+#[tokio::test]
+async fn a_future_job_that_did_not_become_current_is_of_no_use_and_the_next_tip_comes_whole() {
+    let mut chain = Chain::new();
+    let first = chain.job().await;
+    let future = chain.ahead();
+    chain.solve(&first).await;
+    let became = chain.became(&future).await;
+    let other = chain.again();
+
+    // It was refused meanwhile: other work comes on the tip.
+    let mut refused = Bench::new(limits(), &with_ahead(&first, &future), 0);
+    assert_eq!(refused.open(0x13), [0x14, 0x1f, 0x20, 0x1f]);
+    refused.session.on_work(released(other.clone()), &mut refused.out).unwrap();
+    assert_eq!(types(&refused.heard()), [0x1f, 0x20]);
+
+    // It never heard of the future job.
+    let mut slow = Bench::new(limits(), &released(first.clone()), 0);
+    assert_eq!(slow.open(0x13), [0x14, 0x1f, 0x20]);
+    slow.session.on_work(released(became), &mut slow.out).unwrap();
+    assert_eq!(types(&slow.heard()), [0x1f, 0x20]);
+
+    // Another block at the same height: the future job is still one, and is sent under the new tip again.
+    let mut rival = Bench::new(limits(), &with_ahead(&first, &future), 0);
+    assert_eq!(rival.open(0x13), [0x14, 0x1f, 0x20, 0x1f]);
+    rival.session.on_work(with_ahead(&other, &future), &mut rival.out).unwrap();
+    assert_eq!(types(&rival.heard()), [0x1f, 0x20, 0x1f]);
 }

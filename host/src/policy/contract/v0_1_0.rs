@@ -75,7 +75,8 @@ impl template::Host for State {
             coinbase_value: template.coinbase_value,
             subsidy: template.subsidy,
             provenance: match template.provenance {
-                Provenance::Node => template::Provenance::Node,
+                // Nobody else's word is in what the gateway made: it is the operator's own.
+                Provenance::Node | Provenance::Gateway => template::Provenance::Node,
                 Provenance::Declared => template::Provenance::Declared,
             },
         })
