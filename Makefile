@@ -13,6 +13,12 @@ DEMO   := $(TARGET)/demo/demo.toml
 
 NEXTEST := 0.9.151
 DENY    := 0.20.2
+# Other people's software that the gateway is tried with.
+TRANSLATOR    := 0.6.0
+MINING_DEVICE := 0.6.0
+
+# For how long `make fuzz` tries each target.
+FUZZ_SECONDS ?= 60
 
 POLICIES      := $(patsubst policies/%/Cargo.toml,%,$(wildcard policies/*/Cargo.toml))
 POLICY_WASM   := $(POLICIES:%=$(TARGET)/policies/%.wasm)
@@ -25,7 +31,7 @@ export RESERVEGRID_NODE_DIR   := $(CACHE)/node
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test build policies node lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest deny
+.PHONY: run test interop fuzz build policies node lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
@@ -35,6 +41,13 @@ run: policies ## gateway, embedded chain, pool backend and miners in one termina
 test: policies node nextest ## every test, with a real Bitcoin node
 	cargo nextest run --workspace --release
 	cargo test --doc --workspace --release --quiet
+
+interop: policies nextest foreign ## miners and proxies that are not ours, against the real binary
+	cargo nextest run --workspace --release --test interop --run-ignored only
+
+fuzz: policies ## a minute (FUZZ_SECONDS) of strange bytes for each fuzz target
+	@scripts/setup.sh c++=g++
+	scripts/fuzz.sh $(CACHE)/fuzz $(FUZZ_SECONDS)
 
 build: setup ## target/release/reservegrid
 	cargo build --release --package reservegrid
@@ -87,6 +100,10 @@ wasm-toolchain: setup
 
 nextest: setup
 	@scripts/cargo-tool.sh cargo-nextest $(NEXTEST) $(TOOLS) --no-default-features --features default-no-update
+
+foreign: setup
+	@scripts/cargo-tool.sh translator_sv2 $(TRANSLATOR) $(TOOLS) --no-default-features
+	@scripts/cargo-tool.sh mining_device=integration_tests_sv2 $(MINING_DEVICE) $(TOOLS) --bin mining_device
 
 deny: setup
 	@scripts/cargo-tool.sh cargo-deny $(DENY) $(TOOLS)
