@@ -10,11 +10,12 @@ use crate::{
     policy::{Enforcement, Verdict, compare::Counts},
     reason::Reason,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
 /// Everything the gateway says about itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each variant's record documents it")]
 pub enum Event {
@@ -64,7 +65,7 @@ pub fn micros(duration: Duration) -> u64 {
 }
 
 /// The gateway is up.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GatewayStarted {
     /// Version of the gateway.
     pub version: &'static str,
@@ -85,7 +86,7 @@ pub struct GatewayStarted {
 }
 
 /// The template source failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SourceDown {
     /// Which source.
     pub source: String,
@@ -98,7 +99,7 @@ pub struct SourceDown {
 }
 
 /// A template was judged: what the policies said, and what the mode made of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TemplateJudged {
     /// Digest of the template.
     pub template: String,
@@ -135,7 +136,7 @@ pub struct TemplateJudged {
 }
 
 /// What one policy of the set said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicyVerdict {
     /// The policy's name in the set.
     pub name: String,
@@ -154,7 +155,7 @@ pub struct PolicyVerdict {
 }
 
 /// What the monitored policies said about a template that was judged. They decide nothing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicyMonitored {
     /// `policy_monitor_skipped` when they were not asked, `internal_error` when asking them failed.
     pub reason: Option<Reason>,
@@ -167,7 +168,7 @@ pub struct PolicyMonitored {
 }
 
 /// What set off a change of the policy set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// An HTTP request.
@@ -190,7 +191,7 @@ impl Trigger {
 }
 
 /// Another policy set judges from now on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicySetSwapped {
     /// `policy_set_swapped`.
     pub reason: Reason,
@@ -209,7 +210,7 @@ pub struct PolicySetSwapped {
 }
 
 /// The policy set before judges again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicySetRolledBack {
     /// `policy_set_rolled_back`.
     pub reason: Reason,
@@ -224,7 +225,7 @@ pub struct PolicySetRolledBack {
 }
 
 /// The policy set was not changed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicySwapRefused {
     /// `policy_swap_refused`, `config_invalid`, `policy_swap_busy` or `policy_rollback_unavailable`.
     pub reason: Reason,
@@ -239,7 +240,7 @@ pub struct PolicySwapRefused {
 }
 
 /// One thing that is wrong with a proposed policy set.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SwapFault {
     /// File and line, or the variable.
     pub place: String,
@@ -252,7 +253,7 @@ pub struct SwapFault {
 }
 
 /// What the mode made of a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforced {
     /// It became work because the policies accepted it.
@@ -275,7 +276,7 @@ pub enum Enforced {
 }
 
 /// A connection ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ConnectionClosed {
     /// Number of the connection in this process.
     pub connection: u64,
@@ -288,7 +289,7 @@ pub struct ConnectionClosed {
 }
 
 /// A miner has a channel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChannelOpened {
     /// Number of the connection.
     pub connection: u64,
@@ -305,7 +306,7 @@ pub struct ChannelOpened {
 }
 
 /// A channel's difficulty follows its accepted shares.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TargetChanged {
     /// Number of the connection.
     pub connection: u64,
@@ -324,7 +325,7 @@ pub struct TargetChanged {
 }
 
 /// The first of a share's two events: the miner is told Success.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ShareAccepted {
     /// The share's identity: its header hash.
     pub share_id: String,
@@ -362,7 +363,7 @@ pub struct ShareAccepted {
 }
 
 /// A share did not count.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ShareRejected {
     /// Why.
     pub reason: Reason,
@@ -377,7 +378,7 @@ pub struct ShareRejected {
 }
 
 /// The second of a share's two events: the pool's answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ShareForwardResult {
     /// Joins it to the first.
     pub share_id: String,
@@ -390,7 +391,7 @@ pub struct ShareForwardResult {
 }
 
 /// Forwarding as a whole changed its state.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ForwardStatus {
     /// `forward_retrying` or `forward_recovered`.
     pub reason: Reason,
@@ -401,7 +402,7 @@ pub struct ForwardStatus {
 }
 
 /// A share solved a block.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct BlockFound {
     /// `block_submitted`, `block_rejected_by_node` or `block_submit_failed`.
     pub reason: Reason,

@@ -67,6 +67,22 @@ pub struct Ledger {
     backlog: Arc<Semaphore>,
 }
 
+/// How many shares wait for the backend.
+#[derive(Clone, Debug)]
+pub struct Backlog(Arc<Semaphore>);
+
+impl Backlog {
+    /// Shares of this run without the backend's answer.
+    pub fn waiting(&self) -> usize {
+        MAX_BACKLOG.saturating_sub(self.0.available_permits())
+    }
+
+    /// How many there may be; beyond that shares are refused.
+    pub const fn limit(&self) -> usize {
+        MAX_BACKLOG
+    }
+}
+
 /// A share's places in what may be unanswered: of this gateway, and of its connection.
 pub type Permit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
@@ -91,6 +107,11 @@ pub struct Origin {
 }
 
 impl Ledger {
+    /// What waits for the backend, to look at: it keeps nothing of the ledger alive.
+    pub fn backlog(&self) -> Backlog {
+        Backlog(self.backlog.clone())
+    }
+
     /// Hands a share over; the answer comes on `reply` once it is durable.
     ///
     /// # Errors

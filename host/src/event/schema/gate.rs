@@ -3,10 +3,11 @@
 
 use super::Trigger;
 use crate::{gate::Mode, reason::Reason};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A job was made and goes to every miner.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct WorkReleased {
     /// `prevhash_switched` on a new tip, `template_admitted` on the same.
     pub reason: Reason,
@@ -31,7 +32,7 @@ pub struct WorkReleased {
 }
 
 /// The chain has another tip.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TipChanged {
     /// `prevhash_moved`.
     pub reason: Reason,
@@ -44,7 +45,7 @@ pub struct TipChanged {
 }
 
 /// The last connection that was there when work on a new tip was released has been sent it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TipServed {
     /// `prevhash_served`.
     pub reason: Reason,
@@ -61,7 +62,7 @@ pub struct TipServed {
 }
 
 /// Miners keep their last job, and their shares are marked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GateHeld {
     /// `prevhash_verdict_timeout`, `prevhash_held` or `work_withdrawn`.
     pub reason: Reason,
@@ -76,7 +77,7 @@ pub struct GateHeld {
 }
 
 /// What miners have is good again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GateResumed {
     /// `work_resumed`.
     pub reason: Reason,
@@ -91,7 +92,7 @@ pub struct GateResumed {
 }
 
 /// Every miner is told the reason and disconnected.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GateExpired {
     /// `prevhash_hold_expired` or `template_source_stale`.
     pub reason: Reason,
@@ -110,7 +111,7 @@ pub struct GateExpired {
 }
 
 /// Verdicts have another effect from now on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ModeChanged {
     /// `mode_changed`.
     pub reason: Reason,
