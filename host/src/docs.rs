@@ -198,6 +198,29 @@ fn generated_metrics_are_current() {
 }
 
 #[test]
+fn alerts_and_dashboard_ask_for_metrics_that_there_are() {
+    let text = View::new(HeardMetrics::default(), Arc::new(Board::default()), Arc::default()).metrics().text();
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let names: Vec<String> = kinds
+        .flat_map(|(name, kind)| match kind {
+            "counter" => vec![format!("{name}_total")],
+            "histogram" => ["bucket", "sum", "count"].map(|part| format!("{name}_{part}")).into(),
+            _ => vec![name.to_owned()],
+        })
+        .collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    for file in ["prometheus/alerts.yml", "prometheus/alerts_test.yml", "grafana/dashboard.json"] {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let asked: Vec<_> = words.filter(|word| word.starts_with("reservegrid_")).collect();
+        assert!(asked.len() > 5, "{file}");
+        for name in asked {
+            assert!(names.iter().any(|known| known == name), "{file} asks for {name}");
+        }
+    }
+}
+
+#[test]
 fn severities_are_ordered_by_the_attention_they_deserve() {
     assert!(Severity::Info < Severity::Warning && Severity::Warning < Severity::Error);
 }

@@ -5,6 +5,7 @@
 //! - [`account`]: the promise of the ledger, checked from outside
 //! - [`backend`]: a pool backend that checks every signature and records every share
 //! - [`client`]: a raw Stratum V2 client on foreign code, polite or not
+//! - [`browser`]: a headless Chromium; [`prometheus`]: a real Prometheus
 //! - [`gateway`]: the gateway and the CPU miner as processes, their configuration and their events
 //!
 //! Everything ends with its handle, waits for conditions with a deadline and for nothing else, and
@@ -12,10 +13,12 @@
 
 pub mod account;
 pub mod backend;
+pub mod browser;
 pub mod client;
 pub mod gateway;
 pub mod mempool;
 pub mod node;
 pub mod process;
+pub mod prometheus;
 pub mod tail;
 pub mod wait;

@@ -9,7 +9,7 @@ use crate::{
         Event, Heard, Listener,
         schema::{Enforced, PolicyVerdict, ShareAccepted, ShareForwardResult, TemplateJudged},
     },
-    reason::Reason,
+    reason::{Reason, VerdictCode},
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -52,6 +52,7 @@ struct Counts {
     forward_status: ByReason,
     source_failures: ByReason,
     blocks: ByReason,
+    verdict_faults: ByReason,
     failures: ByReason,
     verdict: Times,
     tip_to_job: Times,
@@ -84,11 +85,14 @@ impl Default for HeardMetrics {
             gate: by(),
             policy_changes: by(),
             channels_refused: by(),
-            forward_results: by(),
+            forward_results: ByReason::showing("code", |reason| {
+                matches!(reason, Reason::ForwardAccepted | Reason::ForwardRejected)
+            }),
             forward_status: by(),
             source_failures: by(),
-            blocks: ByReason::new("answer"),
-            failures: by(),
+            blocks: ByReason::showing("answer", |reason| reason.category() == "block"),
+            verdict_faults: ByReason::showing("code", |reason| reason.category() == "engine"),
+            failures: ByReason::showing("code", |reason| reason == Reason::ShareLedgerFull),
             verdict: Times::new(FINE),
             tip_to_job: Times::new(COARSE),
             tip_to_served: Times::new(COARSE),
@@ -157,6 +161,9 @@ impl HeardMetrics {
         part("forward_status", "Changes of the state of forwarding, by reason code.", |c| &c.forward_status);
         part("source_failures", "Failures of the template source, by reason code.", |c| &c.source_failures);
         part("blocks", "Solved blocks, by the answer of the template source.", |c| &c.blocks);
+        part("verdict_faults", "Templates for which a policy gave no verdict, by reason code.", |c| {
+            &c.verdict_faults
+        });
         part("failures", "Failures of the gateway's own parts, by reason code.", |c| &c.failures);
         let mut time = |name: &'static str, help: &'static str, metric: fn(&Counts) -> &Times| {
             let owner = self.counts.clone();
@@ -213,6 +220,9 @@ impl HeardMetrics {
     fn judged(&self, event: &TemplateJudged, time_ms: u64) {
         let verdict = &event.verdict;
         let code = verdict.reason_code.as_ref().map_or("accepted", |code| code.as_str()).to_owned();
+        if let Some(VerdictCode::Gateway(reason)) = &verdict.reason_code {
+            self.counts.verdict_faults.add(*reason);
+        }
         let policy = event.decided_by.clone().unwrap_or_default();
         self.verdicts.get_or_create(&VerdictLabels { code, policy }).inc();
         self.outcomes.get_or_create(&OutcomeLabels { outcome: outcome(event.enforced) }).inc();

@@ -22,13 +22,20 @@ const REASONS: usize = Reason::ALL.len();
 #[derive(Debug)]
 pub struct ByReason {
     label: &'static str,
+    /// Which reasons are shown before they happened: a rate begins with a 0 that was seen.
+    always: fn(Reason) -> bool,
     counts: [AtomicU64; REASONS],
 }
 
 impl ByReason {
     /// Nothing counted; `label` is what the reason stands under.
     pub fn new(label: &'static str) -> Self {
-        Self { label, counts: [const { AtomicU64::new(0) }; REASONS] }
+        Self::showing(label, |_| false)
+    }
+
+    /// The same, with reasons that are shown as 0 from the start, for alerts on their first time.
+    pub fn showing(label: &'static str, always: fn(Reason) -> bool) -> Self {
+        Self { label, always, counts: [const { AtomicU64::new(0) }; REASONS] }
     }
 
     /// One more.
@@ -56,11 +63,11 @@ impl ByReason {
 }
 
 impl EncodeMetric for ByReason {
-    /// Only what happened: a code that never occurs is no series.
+    /// Only what happened, or is always shown: a code that never occurs is no series.
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         for reason in Reason::ALL {
             let count = self.of(*reason);
-            if count > 0 {
+            if count > 0 || (self.always)(*reason) {
                 let labels = [(self.label, reason.code())];
                 let mut one = encoder.encode_family(&labels)?;
                 one.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
@@ -184,6 +191,8 @@ mod tests {
         let text = encoded("x", counts);
         assert!(text.contains("x_total{code=\"share_stale\"} 3\n"), "{text}");
         assert_eq!(text.matches("x_total").count(), 1, "{text}");
+        let shown = encoded("x", ByReason::showing("code", |reason| reason == Reason::BlockSubmitFailed));
+        assert!(shown.contains("x_total{code=\"block_submit_failed\"} 0\n"), "{shown}");
     }
 
     #[test]

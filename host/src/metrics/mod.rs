@@ -65,7 +65,7 @@ impl Default for Meters {
         Self {
             shares_accepted: Counter::default(),
             shares_held: Counter::default(),
-            shares_rejected: ByReason::new("code"),
+            shares_rejected: ByReason::showing("code", |reason| reason.category() == "share"),
             work: Sum::default(),
             ack: Times::new(FINE),
             connections: Counter::default(),

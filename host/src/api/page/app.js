@@ -26,7 +26,7 @@ function h(kind, attributes = {}, ...children) {
   return element;
 }
 
-const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const clock = (ms) => new Date(ms).toLocaleTimeString("en-GB");
 const short = (hash) => (hash ? `${hash.slice(0, 8)}…${hash.slice(-8)}` : "–");
 const count = (number) => Math.round(number).toLocaleString("en");
 
@@ -201,13 +201,10 @@ function drawValue() {
   const at = (read) => list.map((judged) => [judged.time_ms, read(judged)]);
   const refused = list.filter((judged) => !judged.verdict.accepted);
   const dots = refused.map((judged) => ({ at: judged.time_ms, value: judged.total_fees, label: `${clock(judged.time_ms)} ${judged.verdict.reason_code}` }));
-  const total = document.createElement("div");
-  total.className = "chart";
   lines($("fees"), [{ points: at((j) => j.total_fees), kind: "area", name: "fees", tone: "accent" }],
     { label: "Fees of judged templates over time", format: bitcoin, dots, height: 160 });
-  lines(total, [{ points: at((j) => j.coinbase_value), kind: "second", name: "subsidy and fees", tone: "info" }],
+  lines($("worth"), [{ points: at((j) => j.coinbase_value), kind: "second", name: "subsidy and fees", tone: "info" }],
     { label: "Value of judged templates over time", format: bitcoin, height: 120, floor: null });
-  $("fees").append(total);
 }
 
 // ---------------------------------------------------------------- shares and miners
@@ -372,6 +369,10 @@ function live(is) {
   put("live", is ? "live" : "gateway is away");
   if (is) lookBack().catch(() => {});
 }
+
+// The charts are drawn for the width that they have.
+let wide = innerWidth;
+addEventListener("resize", () => { if (innerWidth !== wide) { wide = innerWidth; plan(); drawHistory(); } });
 
 wire();
 follow(EVENTS, { event: hear, state: live, gap: () => lookBack() });

@@ -1,7 +1,12 @@
 // Charts as SVG, drawn anew from their data: bars of tip switches, lines over time.
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 720;
+/** Width of the charts being drawn: that of their place, so that text has its own size everywhere. */
+let WIDTH = 720;
+
+function measure(place) {
+  WIDTH = Math.max(260, Math.round(place.clientWidth || place.parentElement?.clientWidth || 720));
+}
 
 function shape(kind, attributes, text) {
   const element = document.createElementNS(SVG, kind);
@@ -38,7 +43,8 @@ function nothing(words) {
 /** Bars over a logarithmic scale of milliseconds. Each: { ms, tone, label, parts: [{ ms, tone }] }. */
 export function bars(place, list, label) {
   if (!list.length) return place.replaceChildren(nothing("No tip has changed yet."));
-  const height = 170, left = 44, bottom = 20, top = 8;
+  measure(place);
+  const height = 190, left = 52, bottom = 20, top = 8;
   const svg = canvas(height, label);
   const steps = [1, 10, 100, 1000, 10000, 100000];
   const most = Math.max(10, ...list.map((bar) => bar.ms));
@@ -49,14 +55,16 @@ export function bars(place, list, label) {
     const words = step < 1000 ? `${step} ms` : `${step / 1000} s`;
     svg.append(shape("text", { x: left - 6, y: y(step) + 4, "text-anchor": "end" }, words));
   }
-  const room = (WIDTH - left) / Math.max(list.length, 24);
+  list = list.slice(-Math.floor((WIDTH - left) / 9));
+  const room = Math.min(26, (WIDTH - left) / Math.max(list.length, 24));
+  const every = Math.ceil(64 / room);
   list.forEach((bar, index) => {
     const x = left + index * room + room * 0.15;
     const at = y(Math.max(bar.ms, 1.3));
     const rect = shape("rect", { class: bar.tone, x, y: at, width: room * 0.7, height: height - bottom - at, rx: 2 });
     rect.append(shape("title", {}, bar.label));
     svg.append(rect);
-    if (index % Math.ceil(list.length / 8) === 0) {
+    if (index % every === 0 && (index + 1.2) * room + left < WIDTH - 20) {
       svg.append(shape("text", { x: x + room * 0.35, y: height - 5, "text-anchor": "middle" }, bar.tick));
     }
   });
@@ -72,15 +80,16 @@ function nice(value) {
  * Lines over time. `lines`: [{ points: [[ms, number]], kind: "line" | "area" | "second", name, tone }];
  * `dots`: [{ at, value, label }] in the tone of what went wrong.
  */
-export function lines(place, list, { label, format, height = 150, dots = [], floor = 0 }) {
+export function lines(place, list, { label, format, height = 150, dots = [], floor = 0, least = 2 }) {
   const all = list.flatMap((line) => line.points);
   if (all.length < 2) return place.replaceChildren(nothing("Nothing to show yet."));
-  const left = 62, bottom = 20, top = 10;
+  measure(place);
+  const left = 78, bottom = 20, top = 10;
   const times = all.map(([at]) => at);
   const [from, to] = [Math.min(...times), Math.max(...times)];
   const values = all.map(([, value]) => value);
   const low = floor === null ? Math.min(...values) : floor;
-  const high = low + nice(Math.max(...values, low + 1e-12) - low || 1);
+  const high = low + nice(Math.max(Math.max(...values) - low, least));
   const x = (at) => left + ((at - from) / Math.max(to - from, 1)) * (WIDTH - left - 8);
   const y = (value) => height - bottom - ((value - low) / (high - low)) * (height - bottom - top);
   const svg = canvas(height, label);
@@ -89,7 +98,7 @@ export function lines(place, list, { label, format, height = 150, dots = [], flo
     svg.append(shape("line", { class: "grid", x1: left, x2: WIDTH, y1: y(value), y2: y(value) }));
     svg.append(shape("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, format(value)));
   }
-  const clock = (at) => new Date(at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const clock = (at) => new Date(at).toLocaleTimeString("en-GB");
   svg.append(shape("text", { x: left, y: height - 4 }, clock(from)));
   svg.append(shape("text", { x: WIDTH - 8, y: height - 4, "text-anchor": "end" }, clock(to)));
   for (const { points, kind = "line" } of list) {
