@@ -63,7 +63,9 @@ impl Browser {
             "--hide-scrollbars",
             "--remote-debugging-pipe",
         ]);
-        command.arg(format!("--user-data-dir={}", folder.path().join("profile").display())).arg("about:blank");
+        command
+            .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+            .arg("about:blank");
         command.current_dir(folder.path());
         let process = Process::start("browser", command, folder.path())?;
         let [to, from] = pipes;
@@ -181,9 +183,7 @@ impl Browser {
             _ => bail!("{key} is not known here"),
         };
         let text = if key == "Enter" { "\r" } else { "" };
-        let event = |kind: &str| {
-            json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text })
-        };
+        let event = |kind: &str| json!({ "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text });
         self.ask("Input.dispatchKeyEvent", event("keyDown")).await?;
         self.ask("Input.dispatchKeyEvent", event("keyUp")).await?;
         Ok(())
@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn base64_is_read_with_every_length_of_padding() {
-        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba")] {
+        for (text, bytes) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmE=", "fooba")]
+        {
             assert_eq!(base64(text).unwrap(), bytes.as_bytes());
         }
         assert_eq!(base64("+/+/").unwrap(), [0xfb, 0xff, 0xbf]);

@@ -57,8 +57,7 @@ impl Prometheus {
     pub async fn start(api: &str) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("reservegrid-prometheus-").tempdir()?;
         let rules = std::fs::read_to_string(examples().join("alerts.yml"))?;
-        let at_once: Vec<_> =
-            rules.lines().filter(|line| !line.trim_start().starts_with("for:")).collect();
+        let at_once: Vec<_> = rules.lines().filter(|line| !line.trim_start().starts_with("for:")).collect();
         ensure!(at_once.len() < rules.lines().count(), "the rules have their waiting times");
         std::fs::write(folder.path().join("alerts.yml"), at_once.join("\n"))?;
         let target = api.strip_prefix("http://").context("an address")?;

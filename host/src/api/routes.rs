@@ -9,7 +9,7 @@ use super::{
     look, page, stream,
 };
 use crate::{
-    event::Stamped,
+    event::Numbered,
     swap::{GateView, ModeReport, RollbackReport, Status, SwapReport},
     view::{LedgerView, Overview, Readiness, Sample},
 };
@@ -221,7 +221,11 @@ pub(super) fn router(surface: Arc<Surface>) -> Router {
 
 /// JSON Schema of an event as it is written.
 pub fn event_schema() -> Value {
-    SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<Stamped>().into()
+    SchemaSettings::draft2020_12()
+        .for_serialize()
+        .into_generator()
+        .into_root_schema_for::<Numbered<'_>>()
+        .into()
 }
 
 /// The OpenAPI description of the HTTP surface.

@@ -568,10 +568,9 @@ fn the_defaults_are_a_configuration_that_changes_nothing() {
     assert!(text.contains("verdict_timeout = \"50ms\"\n") && text.contains("workers = 2\n"), "{text}");
     let head = GOOD.split("[miners]").next().expect("a head");
     let miners = "[miners]\nlisten = \"127.0.0.1:34255\"\n";
-    let all = text.replace("[miners]\n", miners).replace(
-        "[pool]\n",
-        "[pool]\nurl = \"http://127.0.0.1:8080/shares\"\nkey_id = \"k1\"\n",
-    );
+    let all = text
+        .replace("[miners]\n", miners)
+        .replace("[pool]\n", "[pool]\nurl = \"http://127.0.0.1:8080/shares\"\nkey_id = \"k1\"\n");
     let all = format!("{head}{all}[ledger]\ndir = \"ledger\"\n");
     let written = parse(&all, &SECRETS).unwrap_or_else(|faults| panic!("{faults}\n{all}"));
     let plain = parse(GOOD, &SECRETS).expect("loads");

@@ -23,7 +23,6 @@ use crate::config::Rotation;
 use about::About;
 use file::EventFile;
 use schemars::JsonSchema;
-
 use serde::Serialize;
 use std::{
     io,
@@ -40,7 +39,7 @@ use std::{
 /// Events that may wait for the sinks.
 const QUEUE: usize = 16_384;
 
-/// An event with its time, as it is written.
+/// An event with its time.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Stamped {
     /// Unix time, milliseconds.
@@ -121,12 +120,14 @@ pub trait Listener: Send {
     fn pause(&mut self) {}
 }
 
-/// What is written: the record with its number.
-#[derive(Serialize)]
-struct Numbered<'a> {
-    seq: u64,
+/// An event as it is written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Numbered<'a> {
+    /// Its number in this run of the gateway, from 1.
+    pub seq: u64,
+    /// The event and its time.
     #[serde(flatten)]
-    record: &'a Stamped,
+    pub record: &'a Stamped,
 }
 
 /// Where events go.

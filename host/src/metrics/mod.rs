@@ -248,10 +248,16 @@ pub struct Rate {
 impl Rate {
     /// What it is measured over.
     const WINDOW: Duration = Duration::from_secs(300);
+    /// Between two samples at least.
+    const STEP: Duration = Duration::from_secs(1);
 
     /// Takes a sample; gives the rate per second over the window, 0 before there is one.
     pub fn sample(&mut self, now: Instant, sum: f64) -> f64 {
-        self.samples.push_back((now, sum));
+        // Whoever asks often makes no more samples of it.
+        let is_news = |(at, _): &(Instant, f64)| now.saturating_duration_since(*at) >= Self::STEP;
+        if self.samples.back().is_none_or(is_news) {
+            self.samples.push_back((now, sum));
+        }
         while self.samples.get(1).is_some_and(|(at, _)| now.saturating_duration_since(*at) >= Self::WINDOW) {
             self.samples.pop_front();
         }
@@ -305,5 +311,9 @@ mod tests {
         }
         assert_eq!(rate.sample(start + Duration::from_secs(3_600), 50.0), 0.0);
         assert!(rate.samples.len() < 40, "{}", rate.samples.len());
+        for millis in 0..2_000 {
+            rate.sample(start + Duration::from_millis(3_600_000 + millis), 60.0);
+        }
+        assert!(rate.samples.len() < 42, "{}", rate.samples.len());
     }
 }

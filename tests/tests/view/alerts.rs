@@ -51,7 +51,9 @@ async fn a_hold_rejections_and_a_dead_backend_fire_their_alerts_and_nothing_else
     prometheus.wait_for("GateHolding", true).await?;
     prometheus.wait_for("RejectionsInARow", true).await?;
     let firing = prometheus.firing().await?;
-    for quiet in ["GateExpired", "SourceSilent", "BackendDead", "BlockRefused", "LedgerRefuses", "GatewayDown"] {
+    for quiet in
+        ["GateExpired", "SourceSilent", "BackendDead", "BlockRefused", "LedgerRefuses", "GatewayDown"]
+    {
         ensure!(!firing.contains(quiet), "{quiet} fires for nothing: {firing:?}");
     }
     // And back.

@@ -28,9 +28,14 @@ async fn everything_that_the_description_names_can_be_looked_at() -> Result<()> 
 
     let shown = wait::until("the shares of both miners", DEADLINE, async || {
         let miners = json_of(&format!("{api}/v1/miners")).await?;
-        let channels: Vec<_> =
-            miners["connections"].as_array().context("connections")?.iter().map(|c| &c["channels"][0]).collect();
-        let both = channels.iter().filter(|channel| channel["shares_accepted"].as_u64() > Some(0)).count() == 2;
+        let channels: Vec<_> = miners["connections"]
+            .as_array()
+            .context("connections")?
+            .iter()
+            .map(|c| &c["channels"][0])
+            .collect();
+        let both =
+            channels.iter().filter(|channel| channel["shares_accepted"].as_u64() > Some(0)).count() == 2;
         Ok(both.then(|| miners.clone()))
     });
     let miners = shown.await?;
@@ -44,8 +49,12 @@ async fn everything_that_the_description_names_can_be_looked_at() -> Result<()> 
     let record = &templates["records"][0];
     ensure!(record["event"] == "template_judged" && record["policies"][0]["name"] == "fee-floor", "{record}");
     let timeline = json_of(&format!("{api}/v1/timeline")).await?;
-    let names: Vec<_> =
-        timeline["records"].as_array().context("records")?.iter().filter_map(|e| e["event"].as_str()).collect();
+    let names: Vec<_> = timeline["records"]
+        .as_array()
+        .context("records")?
+        .iter()
+        .filter_map(|e| e["event"].as_str())
+        .collect();
     for name in ["gateway_started", "tip_changed", "work_released"] {
         ensure!(names.contains(&name), "{name} is not in {names:?}");
     }
@@ -58,7 +67,8 @@ async fn everything_that_the_description_names_can_be_looked_at() -> Result<()> 
     let metrics = Client::new().get(format!("{api}/metrics")).send().await?;
     ensure!(metrics.headers()["content-type"].to_str()?.starts_with("application/openmetrics-text"));
     let metrics = metrics.text().await?;
-    for part in ["reservegrid_shares_accepted_total ", "reservegrid_connections 2", "mode{mode=\"inline\"} 1"] {
+    for part in ["reservegrid_shares_accepted_total ", "reservegrid_connections 2", "mode{mode=\"inline\"} 1"]
+    {
         ensure!(metrics.contains(part), "{part} is not in\n{metrics}");
     }
     let page = Client::new().get(api).send().await?;
@@ -93,8 +103,22 @@ async fn a_token_that_looks_changes_nothing_and_what_is_refused_is_counted() -> 
         (Method::POST, "/v1/policies/swap", look, none(), StatusCode::FORBIDDEN, Some("api_forbidden")),
         (Method::GET, "/v1/gate", "wrong", none(), StatusCode::UNAUTHORIZED, Some("api_unauthorized")),
         (Method::GET, "/etc/passwd", change, none(), StatusCode::NOT_FOUND, Some("api_request_invalid")),
-        (Method::GET, "/page/../v1/gate", "wrong", none(), StatusCode::UNAUTHORIZED, Some("api_unauthorized")),
-        (Method::GET, "/v1/miners?limit=0", look, none(), StatusCode::BAD_REQUEST, Some("api_request_invalid")),
+        (
+            Method::GET,
+            "/page/../v1/gate",
+            "wrong",
+            none(),
+            StatusCode::UNAUTHORIZED,
+            Some("api_unauthorized"),
+        ),
+        (
+            Method::GET,
+            "/v1/miners?limit=0",
+            look,
+            none(),
+            StatusCode::BAD_REQUEST,
+            Some("api_request_invalid"),
+        ),
         (
             Method::POST,
             "/v1/mode",
@@ -112,12 +136,16 @@ async fn a_token_that_looks_changes_nothing_and_what_is_refused_is_counted() -> 
     // Guessing is slowed down; who has the token does not notice.
     let mut limited = 0;
     for _ in 0..20 {
-        limited += usize::from(ask(Method::GET, "/v1/gate", "guess", none()).await?.0 == StatusCode::TOO_MANY_REQUESTS);
+        limited += usize::from(
+            ask(Method::GET, "/v1/gate", "guess", none()).await?.0 == StatusCode::TOO_MANY_REQUESTS,
+        );
     }
     ensure!(limited > 0, "20 guesses and none was one too many");
     let (_, metrics) = ask(Method::GET, "/metrics", look, none()).await?;
     let metrics = metrics.as_str().context("text")?;
-    for code in ["api_forbidden\"} 2", "api_unauthorized\"} ", "api_request_invalid\"} 3", "api_rate_limited\"} "] {
+    for code in
+        ["api_forbidden\"} 2", "api_unauthorized\"} ", "api_request_invalid\"} 3", "api_rate_limited\"} "]
+    {
         let line = format!("reservegrid_http_refused_total{{code=\"{code}");
         ensure!(metrics.contains(&line), "{line} is not in\n{metrics}");
     }
@@ -184,7 +212,10 @@ async fn events_are_followed_by_filter_and_gone_on_with_by_id() -> Result<()> {
     drop(stream);
     let mut again = Stream::open(&api, "event=template_judged", Some(&first.id)).await?;
     let [one, two] = [again.next().await?, again.next().await?];
-    ensure!(one.id == second.id && one.data == second.data && two.id == third.id, "{one:?} is not {second:?}");
+    ensure!(
+        one.id == second.id && one.data == second.data && two.id == third.id,
+        "{one:?} is not {second:?}"
+    );
 
     let mut foreign = Stream::open(&api, "room=gate,source&severity=info", Some("0-12")).await?;
     let gap = foreign.next().await?;

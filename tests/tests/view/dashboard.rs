@@ -33,7 +33,9 @@ async fn set(browser: &mut Browser) -> Result<Value> {
 }
 
 async fn wait_for_other_set(browser: &mut Browser, than: &Value) -> Result<Value> {
-    browser.wait_for("another set", &format!("document.getElementById('set').textContent !== {than}")).await?;
+    browser
+        .wait_for("another set", &format!("document.getElementById('set').textContent !== {than}"))
+        .await?;
     set(browser).await
 }
 
@@ -70,7 +72,10 @@ async fn a_rejection_is_seen_with_its_reason_and_policies_are_swapped_and_rolled
     browser.wait_for("the question", "document.getElementById('sure').open").await?;
     browser.press("Escape").await?;
     browser.wait_for("no question", "!document.getElementById('sure').open").await?;
-    ensure!(pool.gateway.events_named("policy_set_swapped")?.is_empty(), "a person who steps back changes nothing");
+    ensure!(
+        pool.gateway.events_named("policy_set_swapped")?.is_empty(),
+        "a person who steps back changes nothing"
+    );
     press(&mut browser, "swap").await?;
     browser.wait_for("the question", "document.getElementById('sure').open").await?;
     browser.press("Enter").await?;
@@ -80,12 +85,12 @@ async fn a_rejection_is_seen_with_its_reason_and_policies_are_swapped_and_rolled
     browser.wait_for("the question", "document.getElementById('sure').open").await?;
     browser.press("Enter").await?;
     ensure!(wait_for_other_set(&mut browser, &second).await? == first, "the first set is back");
-    pool.gateway
-        .wait_for_event("the rollback", DEADLINE, |e| e["event"] == "policy_set_rolled_back")
-        .await?;
+    pool.gateway.wait_for_event("the rollback", DEADLINE, |e| e["event"] == "policy_set_rolled_back").await?;
 
     // By keyboard from the top: the first stop leads over the header, and where one is can be seen.
-    browser.eval("document.activeElement.blur(), window.scrollTo(0, 0), document.querySelector('.skip').focus()").await?;
+    browser
+        .eval("document.activeElement.blur(), window.scrollTo(0, 0), document.querySelector('.skip').focus()")
+        .await?;
     browser.press("Enter").await?;
     browser.press("Tab").await?;
     let outline = browser.eval("getComputedStyle(document.activeElement).outlineStyle").await?;
@@ -113,7 +118,9 @@ async fn look(browser: &mut Browser) -> Result<()> {
     ] {
         browser.window(width, height, phone).await?;
         browser.dark(dark).await?;
-        browser.eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))").await?;
+        browser
+            .eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+            .await?;
         let theme = browser.eval("document.documentElement.dataset.theme").await?;
         ensure!(theme == if dark { "dark" } else { "light" }, "{name}: {theme}");
         let wide = browser.eval("document.documentElement.scrollWidth - window.innerWidth").await?;

@@ -1,10 +1,11 @@
 //! The operator's view of a running gateway: its HTTP surface, the event stream, the dashboard in a real
-//! browser, and a real Prometheus with the alerts of the examples.
+//! browser, a real Prometheus with the alerts of the examples, and the quick start.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod alerts;
 mod api;
 mod dashboard;
+mod quick_start;
 
 use anyhow::Result;
 use reservegrid_tests::{
