@@ -28,17 +28,19 @@ POLICY_INPUTS := $(shell find wit policy-sdk -type f -not -name '*.md')
 export RESERVEGRID_BIN        := $(BIN)
 export RESERVEGRID_POLICY_DIR := $(TARGET)/policies
 export RESERVEGRID_NODE_DIR   := $(CACHE)/node
+export RESERVEGRID_BROWSER_DIR := $(CACHE)/browser
+export RESERVEGRID_PROMETHEUS_DIR := $(CACHE)/prometheus
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test interop fuzz build policies node lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
+.PHONY: run test interop fuzz build policies node browser prometheus docs screenshots lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
 	@sed 's|"\.\./target/|"$(TARGET)/|' examples/demo.toml >$(DEMO)
 	@exec $(BIN) demo --config $(DEMO)
 
-test: policies node nextest ## every test, with a real Bitcoin node
+test: policies node browser prometheus nextest ## every test, with a real Bitcoin node, browser and Prometheus
 	cargo nextest run --workspace --release
 	cargo test --doc --workspace --release --quiet
 
@@ -62,6 +64,18 @@ $(POLICY_WASM): $(TARGET)/policies/%.wasm: $$(shell find policies/$$* -type f) $
 
 node: ## a Bitcoin node for the tests
 	@scripts/get-node.sh $(RESERVEGRID_NODE_DIR)
+
+browser: ## a headless Chromium for the tests
+	@scripts/get-browser.sh $(RESERVEGRID_BROWSER_DIR)
+
+prometheus: ## a Prometheus for the tests
+	@scripts/get-prometheus.sh $(RESERVEGRID_PROMETHEUS_DIR)
+
+docs: nextest ## write the generated pages of docs/ again
+	RESERVEGRID_WRITE_DOCS=1 cargo nextest run --package reservegrid --release --lib -E 'test(/^docs::generated/)'
+
+screenshots: policies browser nextest ## pictures of the dashboard, in target/screenshots
+	RESERVEGRID_SCREENSHOTS=$(TARGET)/screenshots cargo nextest run --package reservegrid-tests --release --test view -E 'test(/^dashboard/)'
 
 lint: setup deny ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check

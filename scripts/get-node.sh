@@ -9,7 +9,6 @@
 set -euo pipefail
 
 suites=${RESERVEGRID_NODE_SUITES:-trixie trixie-backports} # "sid" has the package too
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 say() { echo "node: $*" >&2; }
 fail() {
@@ -23,53 +22,11 @@ if [ -x "$dir/bitcoind" ] && "$dir/bitcoind" --version >/dev/null 2>&1; then
     exit 0
 fi
 
-for tool in apt-get apt-cache dpkg-deb; do
-    command -v "$tool" >/dev/null || fail "$tool is missing: put a bitcoind (Core or Knots, 28 or later) and bitcoin-cli into $dir yourself"
-done
-[ -r "$keyring" ] || fail "$keyring is missing: apt-get install debian-archive-keyring"
-
-# The mirror this machine uses already, or Debian's.
-mirror=$(find /etc/apt/sources.list /etc/apt/sources.list.d -type f -exec cat {} + 2>/dev/null |
-    awk '/^deb / { for (i = 2; i <= NF; i++) if ($i ~ /^http.*debian\/?$/) { print $i; exit } }
-         /^URIs:/ { for (i = 2; i <= NF; i++) if ($i ~ /^http.*debian\/?$/) { print $i; exit } }' || true)
-mirror=${mirror:-http://deb.debian.org/debian}
-
 mkdir -p "$(dirname "$dir")"
 work=$(mktemp -d "$dir.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$work"/{lists,archives}/partial "$work"/{deb,root,none}
-for suite in $suites; do
-    echo "deb [signed-by=$keyring] $mirror $suite main"
-done >"$work/sources.list"
-cat >"$work/apt.conf" <<CONF
-Dir::Etc::sourcelist "$work/sources.list";
-Dir::Etc::sourceparts "$work/none";
-Dir::Etc::preferencesparts "$work/none";
-Dir::State "$work";
-Dir::State::lists "$work/lists";
-Dir::State::status "$work/status";
-Dir::Cache "$work";
-Dir::Cache::archives "$work/archives";
-APT::Sandbox::User "$(id -un)";
-APT::Default-Release "${suites##* }";
-Acquire::Languages "none";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::Retries "3";
-CONF
-: >"$work/status"
-export APT_CONFIG=$work/apt.conf
-
-say "reading the package lists of $mirror ($suites)"
-apt-get -qq update || fail "the package lists cannot be read; is $mirror reachable?"
-# What a running node needs, and nothing that only an installed one would.
-packages=$(apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances bitcoin-knots |
-    grep -E '^(bitcoin-knots|lib[a-z0-9.+-]+)$' | sort -u)
-say "downloading $(wc -w <<<"$packages") packages"
-# shellcheck disable=SC2086 # a list of names
-(cd "$work/deb" && apt-get -qq download $packages) || fail "the packages cannot be downloaded from $mirror"
-for deb in "$work"/deb/*.deb; do
-    dpkg-deb -x "$deb" "$work/root"
-done
+"$(dirname "$0")/debian-root.sh" "$work" "$suites" bitcoin-knots ||
+    fail "there is no node: put a bitcoind (Core or Knots, 28 or later) and bitcoin-cli into $dir yourself"
 
 loader=$(find "$work/root" -name 'ld-linux*.so.*' -printf '%P\n' | head -n 1)
 libraries=$(find "$work/root" -name 'libc.so.6' -printf '%h\n' | head -n 1)
@@ -84,7 +41,6 @@ RUN
 done
 version=$("$work/bitcoind" --version | head -n 1) || fail "the unpacked node does not start"
 
-rm -rf "$work"/{lists,archives,deb,none,sources.list,apt.conf,status,extended_states} "$work"/*.bin
 chmod 755 "$work"
 rm -rf "$dir"
 mv "$work" "$dir"

@@ -11,13 +11,13 @@
 mod cli;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use cli::policy::PolicyCommand;
 use reservegrid::{
     api::client as remote,
     author::InputFault,
     client::{self, MinerConfig, MinerEvent},
-    config::{Config, ConfigFaults},
+    config::{self, Config, ConfigFaults},
     demo,
     event::schema::Trigger,
     gateway::{Gateway, StartError},
@@ -40,8 +40,22 @@ const EXIT_CONFIG: u8 = 64;
 /// For threads that are still at work when everything else has ended.
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// What every user of the command has to know besides.
+const AFTER_HELP: &str = "\
+Exit codes:
+   0  done
+   1  something failed while running, or a policy did not do what was expected
+   2  wrong command line
+  64  wrong configuration, or another wrong input; every fault is listed with its place
+  69  no verdict could be given at the moment
+
+Environment:
+  RESERVEGRID_SECTION__KEY  goes before the key of the configuration file (see `config keys`)
+  RESERVEGRID_LOG           what is logged, by part: warn,reservegrid::miner=debug
+  RESERVEGRID_LOG_FORMAT    text or json";
+
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(version, about, arg_required_else_help = true, after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -63,7 +77,7 @@ enum Command {
     },
     /// Mine on a CPU, to try a gateway
     Miner(MinerArgs),
-    /// Check a configuration file and list every fault
+    /// Check, explain and show configurations
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Make keys
@@ -79,6 +93,11 @@ enum Command {
         /// As JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Print a script that completes commands in a shell
+    Completions {
+        /// For which shell
+        shell: clap_complete::Shell,
     },
 }
 
@@ -118,6 +137,23 @@ enum ConfigCommand {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Print every key that has a default, as a configuration file
+    Defaults,
+    /// Print every key with its type, default, meaning and variable
+    Keys {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is in force with a file and the variables, and where each value came from; secrets are not shown
+    Show {
+        /// The configuration file
+        #[arg(value_name = "FILE")]
+        config: PathBuf,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -128,12 +164,10 @@ enum KeysCommand {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("RESERVEGRID_LOG").unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    if let Err(error) = start_logging() {
+        eprintln!("reservegrid: {error:#}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
     match dispatch(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -149,15 +183,61 @@ fn main() -> ExitCode {
     }
 }
 
+/// Logs go to standard error: the parts and levels of `RESERVEGRID_LOG`, as text or JSON.
+fn start_logging() -> Result<()> {
+    let filter = match std::env::var("RESERVEGRID_LOG") {
+        Ok(levels) => tracing_subscriber::EnvFilter::try_new(&levels).with_context(|| {
+            format!("RESERVEGRID_LOG: {levels:?} names no levels; write e.g. warn,reservegrid::miner=debug")
+        })?,
+        Err(_) => tracing_subscriber::EnvFilter::new("warn"),
+    };
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match std::env::var("RESERVEGRID_LOG_FORMAT").as_deref() {
+        Ok("json") => logs.json().init(),
+        Ok("text") | Err(_) => logs.init(),
+        Ok(other) => anyhow::bail!("RESERVEGRID_LOG_FORMAT: {other:?} is no format; write text or json"),
+    }
+    Ok(())
+}
+
+fn configuration(command: ConfigCommand) -> Result<String> {
+    let mut text = String::new();
+    match command {
+        ConfigCommand::Check { config } => {
+            Config::load(&config)?;
+            text = format!("{}: no faults\n", config.display());
+        }
+        ConfigCommand::Defaults => text = config::defaults(),
+        ConfigCommand::Keys { json: true } => text = serde_json::to_string_pretty(&config::keys())? + "\n",
+        ConfigCommand::Keys { json: false } => {
+            for key in config::keys() {
+                let variable = key.variable.as_deref().unwrap_or("no variable: policies are a list");
+                let (name, meaning) = (key.name(), &key.meaning);
+                text += &format!(
+                    "{name}\n    {meaning}\n    {}, default: {}\n    {variable}\n",
+                    key.kind, key.default
+                );
+            }
+        }
+        ConfigCommand::Show { config, json } => {
+            let values = config::in_force(&config, &config::environment())?;
+            if json {
+                return Ok(serde_json::to_string_pretty(&values)? + "\n");
+            }
+            for value in values {
+                text += &format!("{:<36} {:<40} {}\n", value.key, value.value, value.from);
+            }
+        }
+    }
+    Ok(text)
+}
+
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run { config } => to_the_end(run(&config))?,
         Command::Demo { config } => to_the_end(async { demo::run(&config, stop_signal()?).await })?,
         Command::Miner(args) => runtime()?.block_on(mine(args))?,
-        Command::Config(ConfigCommand::Check { config }) => {
-            Config::load(&config)?;
-            println!("{}: no faults", config.display());
-        }
+        Command::Config(command) => print!("{}", configuration(command)?),
         Command::Keys(KeysCommand::Generate) => {
             let secret = AuthoritySecretKey::generate();
             println!("public key, for miners:                {}", secret.public());
@@ -166,6 +246,11 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Policy(command) => return command.execute(),
         Command::Mode(command) => println!("{}", runtime()?.block_on(remote::run_mode(command))?),
         Command::Reasons { json } => reasons(json)?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "reservegrid", &mut script);
+            print!("{}", String::from_utf8_lossy(&script));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

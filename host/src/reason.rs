@@ -6,11 +6,12 @@
 //! are theirs ([`PolicyCode`]); they are checked for form here and never collide in meaning, since a
 //! record always names the policy that gave them.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// Who has to act for a reason to go away.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// The miner or proxy on the other side of a connection.
@@ -30,7 +31,7 @@ pub enum Fault {
 }
 
 /// How much attention a reason deserves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Normal operation.
@@ -291,6 +292,16 @@ reasons! {
             "The HTTP request does not carry the token, or comes from a web page.";
         ApiRequestInvalid = "api_request_invalid", Peer, Info, None,
             "The HTTP request is none that the gateway answers.";
+        ApiForbidden = "api_forbidden", Peer, Warning, None,
+            "The HTTP request would change something, and its token may only look.";
+        ApiRateLimited = "api_rate_limited", Peer, Warning, None,
+            "The peer sends more HTTP requests, or more wrong tokens, than it may.";
+        ApiCapacityReached = "api_capacity_reached", Operator, Warning, None,
+            "As many readers follow the event stream as may.";
+        EventReaderTooSlow = "event_reader_too_slow", Peer, Warning, None,
+            "The reader of the event stream was too slow: what it had not read is no longer in memory.";
+        EventGap = "event_gap", Peer, Info, None,
+            "The event to go on from is not in memory any more, or was one of another run; events are missing.";
         ApiTimeout = "api_timeout", Us, Warning, None,
             "The answer to the HTTP request took too long; what it asked for may still happen.";
     }
@@ -301,6 +312,8 @@ reasons! {
             "A judged template could not be recorded; judging goes on without.";
     }
     gateway {
+        WorkMissing = "work_missing", Node, Warning, None,
+            "No template became work, or in shadow mode was judged, since the start.";
         InternalError = "internal_error", Us, Error, None,
             "Something happened that the gateway's authors thought impossible; please report it.";
     }
@@ -321,6 +334,17 @@ impl fmt::Display for Reason {
 impl Serialize for Reason {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.code())
+    }
+}
+
+impl JsonSchema for Reason {
+    fn schema_name() -> Cow<'static, str> {
+        "Reason".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let codes: Vec<_> = Self::ALL.iter().map(|reason| reason.code()).collect();
+        json_schema!({ "description": "A reason code of the gateway.", "type": "string", "enum": codes })
     }
 }
 
@@ -376,6 +400,20 @@ impl fmt::Display for VerdictCode {
 impl Serialize for VerdictCode {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
+    }
+}
+
+impl JsonSchema for VerdictCode {
+    fn schema_name() -> Cow<'static, str> {
+        "VerdictCode".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Why a template was refused: a reason code of the gateway, or one of a policy.",
+            "type": "string",
+            "pattern": "^[a-z][a-z0-9_]{2,63}$",
+        })
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`backend`]: a pool backend that checks every signature and records every share
 //! - [`client`]: a raw Stratum V2 client on foreign code, polite or not
 //! - [`sv1`]: a Stratum V1 miner, for proxies in front of the gateway
+//! - [`browser`]: a headless Chromium; [`prometheus`]: a real Prometheus
 //! - [`gateway`]: the gateway and the CPU miner as processes, their configuration and their events
 //!
 //! Everything ends with its handle, waits for conditions with a deadline and for nothing else, and
@@ -13,11 +14,13 @@
 
 pub mod account;
 pub mod backend;
+pub mod browser;
 pub mod client;
 pub mod gateway;
 pub mod mempool;
 pub mod node;
 pub mod process;
+pub mod prometheus;
 pub mod sv1;
 pub mod tail;
 pub mod wait;

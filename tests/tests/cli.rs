@@ -341,3 +341,54 @@ async fn an_address_that_is_taken_is_named() -> Result<()> {
     ensure!(said.contains("[miners] listen") && said.contains(&address), "{said}");
     Ok(())
 }
+
+#[tokio::test]
+async fn configurations_are_explained_and_what_is_in_force_is_shown_without_secrets() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("gateway.toml"), GOOD.to_owned() + ONE_POLICY)?;
+    let keys = run(folder.path(), &["config", "keys", "--json"], &[]).await?;
+    let keys: Value = serde_json::from_str(&keys.stdout)?;
+    let all = keys.as_array().context("a list")?;
+    ensure!(all.len() >= 51, "{}", all.len());
+    let hold = all.iter().find(|key| key["variable"] == "RESERVEGRID_GATE__HOLD_TIMEOUT").context("a key")?;
+    ensure!(hold["kind"] == "duration" && hold["default"] == "5s", "{hold}");
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md"))?;
+    for key in all {
+        let meaning = key["meaning"].as_str().context("a meaning")?;
+        ensure!(page.contains(meaning), "the documentation says something else than {meaning:?}");
+    }
+    let shown = run_with_secrets(folder.path(), &["config", "show", "gateway.toml"]).await?;
+    ensure!(shown.code == Some(0) && shown.stdout.contains("RESERVEGRID_POOL__SECRET"), "{}", shown.stdout);
+    ensure!(!shown.stdout.contains(POOL.1), "a secret is shown: {}", shown.stdout);
+    let faulty = run(folder.path(), &["config", "show", "gateway.toml"], &[]).await?;
+    ensure!(faulty.code == Some(CONFIG) && faulty.stderr.contains("is missing"), "{}", faulty.stderr);
+    let defaults = run(folder.path(), &["config", "defaults"], &[]).await?;
+    ensure!(defaults.stdout.parse::<toml::Table>()?.contains_key("gate"), "{}", defaults.stdout);
+    Ok(())
+}
+
+#[tokio::test]
+async fn help_names_the_exit_codes_and_shells_get_their_completions() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let help = run(folder.path(), &["--help"], &[]).await?;
+    ensure!(help.stdout.contains("64  wrong configuration"), "{}", help.stdout);
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(folder.path(), &["completions", shell], &[]).await?;
+        let whole = ["policy", "config", "completions"].iter().all(|command| script.stdout.contains(command));
+        ensure!(script.code == Some(0) && whole, "{shell}: {}", script.stdout);
+    }
+    for (name, value, said) in [
+        ("RESERVEGRID_LOG", "warn,[", "RESERVEGRID_LOG: \"warn,[\" names no levels"),
+        ("RESERVEGRID_LOG_FORMAT", "xml", "RESERVEGRID_LOG_FORMAT: \"xml\" is no format; write text or json"),
+    ] {
+        let ended = run(folder.path(), &["reasons"], &[(name, value)]).await?;
+        ensure!(
+            ended.code == Some(CONFIG) && ended.stderr.contains(said),
+            "{:?}: {}",
+            ended.code,
+            ended.stderr
+        );
+    }
+    Ok(())
+}

@@ -384,7 +384,7 @@ async fn requests_that_are_none_are_answered_with_a_code() -> Result<()> {
     let config = config(&backend, "1h", 1)?;
     let pool = Pool::start(backend, config).await?;
     for (method, path, expected) in [
-        (Method::GET, "/", StatusCode::NOT_FOUND),
+        (Method::GET, "/nothing", StatusCode::NOT_FOUND),
         (Method::GET, "/v1/policies/swap", StatusCode::METHOD_NOT_ALLOWED),
         (Method::POST, "/v1/policies", StatusCode::METHOD_NOT_ALLOWED),
         (Method::POST, "/v1/policies/swap?dry_run=maybe", StatusCode::BAD_REQUEST),

@@ -9,11 +9,13 @@
 //! - `rules`: what must or may not stand together
 //! - `reader`, `document`: TOML and environment as typed values, with their places
 //! - `changes`: what differs between two configurations
+//! - `explain`: every key in words, and what is in force
 //! - `value`: how a text becomes a value; `fault`: what is said when it does not
 
 mod changes;
 mod check;
 mod document;
+mod explain;
 mod fault;
 mod reader;
 mod rules;
@@ -24,12 +26,13 @@ mod sections;
 mod tests;
 mod value;
 
+pub use explain::{InForce, Key, defaults, in_force, keys, page};
 pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
     Api, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger,
-    Miners, NodeSource, PolicyEntry, Pool, Record, SECTIONS, Swap, Switch,
+    Miners, NodeSource, PolicyEntry, Pool, Record, Rotation, SECTIONS, Swap, Switch,
 };
 pub use value::ByteSize;
 
@@ -143,16 +146,19 @@ pub enum NodeAuth {
     },
 }
 
+/// The variables of this process.
+pub fn environment() -> Environment {
+    let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+    std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
 impl Config {
     /// Reads and checks a configuration file with the variables of this process.
     ///
     /// # Errors
     /// Every fault of the file and the variables, with its place.
     pub fn load(path: &Path) -> Result<Self, ConfigFaults> {
-        let variables = std::env::vars_os()
-            .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
-            .collect();
-        Self::load_with(path, &variables)
+        Self::load_with(path, &environment())
     }
 
     /// [`load`](Self::load) with a given environment.

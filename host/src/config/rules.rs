@@ -187,6 +187,21 @@ fn api(reader: &mut Reader) -> Option<Api> {
         );
         return None;
     }
+    if api.read_token.is_some() && api.token.is_none() {
+        reader.fault(
+            "api",
+            "read_token",
+            format!(
+                "stands alone, and without token everybody on this machine may change things: set {} too",
+                variable("api", "token")
+            ),
+        );
+        return None;
+    }
+    if api.token.is_some() && api.token == api.read_token {
+        reader.fault("api", "read_token", "is the same as token; the one that only looks must be another");
+        return None;
+    }
     Some(api)
 }
 

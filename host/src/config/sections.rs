@@ -129,6 +129,8 @@ section! {
         listen: Option<SocketAddr> = optional();
         /// What requests must carry (`Authorization: Bearer …`): at least 16 printable ASCII characters.
         token: Option<Secret> = optional_secret(), bearer_token;
+        /// A second token that may look and change nothing, for Prometheus and dashboards.
+        read_token: Option<Secret> = optional_secret(), bearer_token;
     }
 
     /// The listener for miners and its limits.
@@ -218,6 +220,12 @@ section! {
     pub Events {
         /// A file that gets one JSON object a line; without it there is none.
         file: Option<PathBuf> = optional();
+        /// The size at which a new file begins; the earlier one keeps its name with the time behind it.
+        rotate_size: ByteSize = default("128MiB"), between(ByteSize(1 << 10), ByteSize(1 << 40));
+        /// The age at which a new file begins; "0s" for never.
+        rotate_age: Duration = default("24h"), within("0s", "8760h");
+        /// Earlier files that are kept; the oldest beyond are removed.
+        keep: u32 = default("14"), between(0, 10_000);
         /// What is shown in the terminal: "text" or "off".
         console: Console = default("text");
     }
@@ -227,6 +235,29 @@ section! {
         /// How long miners and shares on their way get before the process ends.
         timeout: Duration = default("5s"), within("0s", "10m");
     }
+}
+
+impl Events {
+    /// When the event file is changed for a new one.
+    pub fn rotation(&self) -> Rotation {
+        Rotation { size: self.rotate_size, age: self.rotate_age, keep: self.keep }
+    }
+}
+
+/// When a file is changed for a new one, and how many earlier ones stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// At this size.
+    pub size: ByteSize,
+    /// At this age; zero for never.
+    pub age: Duration,
+    /// Earlier files that are kept.
+    pub keep: u32,
+}
+
+impl Rotation {
+    /// The file only grows.
+    pub const NEVER: Self = Self { size: ByteSize(u64::MAX), age: Duration::ZERO, keep: u32::MAX };
 }
 
 /// Which of the two sources.
@@ -388,8 +419,8 @@ pub(super) fn key_names(section: &str) -> impl Iterator<Item = &'static str> {
 }
 
 /// The keys that name the file of a secret.
-pub(super) const FILE_KEYS: [&str; 4] =
-    ["authority_secret_file", "password_file", "secret_file", "token_file"];
+pub(super) const FILE_KEYS: [&str; 5] =
+    ["authority_secret_file", "password_file", "read_token_file", "secret_file", "token_file"];
 
 fn keys(section: &str) -> impl Iterator<Item = (&'static str, bool)> {
     let of_section = SECTIONS.iter().filter(move |(name, _)| *name == section);

@@ -522,3 +522,106 @@ fn miners_are_sent_to_a_host_and_a_port() {
         );
     }
 }
+
+#[test]
+fn the_tokens_of_the_http_surface_are_two_and_different() {
+    let api = |listen: &str| format!("{GOOD}[api]\nlisten = \"{listen}\"\n");
+    let with = |tokens: &[(&'static str, &'static str)]| [&SECRETS[..], tokens].concat();
+    let token = ("RESERVEGRID_API__TOKEN", "0123456789abcdef");
+    let read = |value| ("RESERVEGRID_API__READ_TOKEN", value);
+    let good = parse(&api("0.0.0.0:1"), &with(&[token, read("fedcba9876543210")])).expect("loads");
+    assert!(good.api.read_token.is_some());
+    for (tokens, expected) in [
+        (
+            vec![read("fedcba9876543210")],
+            "RESERVEGRID_API__READ_TOKEN: [api] read_token: stands alone, and without token everybody on this \
+             machine may change things: set RESERVEGRID_API__TOKEN too",
+        ),
+        (
+            vec![token, read("0123456789abcdef")],
+            "RESERVEGRID_API__READ_TOKEN: [api] read_token: is the same as token; the one that only looks must \
+             be another",
+        ),
+        (
+            vec![token, read("short")],
+            "RESERVEGRID_API__READ_TOKEN: [api] read_token: the secret is not a token of 16 to 256 printable \
+             ASCII characters without spaces",
+        ),
+    ] {
+        assert_eq!(faults(&api("127.0.0.1:1"), &with(&tokens)), [expected]);
+    }
+}
+
+#[test]
+fn the_rotation_of_the_event_file_has_its_bounds() {
+    let text = format!("{GOOD}[events]\nrotate_size = \"12\"\nrotate_age = \"2y\"\nkeep = -1\n");
+    assert_eq!(
+        faults(&text, &SECRETS),
+        [
+            "conf/gateway.toml:14:15: [events] rotate_size: \"12\" is not a size; write e.g. \"512KiB\", \
+             \"64MiB\" or \"1GiB\"",
+            "conf/gateway.toml:15:14: [events] rotate_age: \"2y\" is not a duration; write e.g. \"50ms\", \
+             \"5s\", \"2m\" or \"1h\"",
+            "conf/gateway.toml:16:8: [events] keep: -1 is not a whole number from 0 to 4294967295 without \
+             quotes, e.g. 512",
+        ]
+    );
+    let text = format!("{GOOD}[events]\nrotate_size = \"1KiB\"\nrotate_age = \"9000h\"\n");
+    assert_eq!(
+        faults(&text, &SECRETS),
+        ["conf/gateway.toml:15:14: [events] rotate_age: \"9000h\" is not between 0s and 8760h"]
+    );
+}
+
+#[test]
+fn every_key_but_those_of_policies_has_a_variable_of_its_own() {
+    let mut variables = BTreeSet::new();
+    for key in keys() {
+        match (&key.variable, key.section) {
+            (None, "policy") => {}
+            (Some(variable), _) => assert!(variables.insert(variable.clone()), "{variable} is there twice"),
+            (None, _) => panic!("{} has no variable", key.name()),
+        }
+        assert!(!key.kind.is_empty() && !key.default.is_empty() && key.meaning.ends_with(['.', '"']));
+    }
+    assert!(variables.contains("RESERVEGRID_MODE") && variables.contains("RESERVEGRID_GATE__HOLD_TIMEOUT"));
+}
+
+#[test]
+fn the_defaults_are_a_configuration_that_changes_nothing() {
+    let text = defaults();
+    assert!(text.contains("verdict_timeout = \"50ms\"\n") && text.contains("workers = 2\n"), "{text}");
+    let head = GOOD.split("[miners]").next().expect("a head");
+    let miners = "[miners]\nlisten = \"127.0.0.1:34255\"\n";
+    let all = text
+        .replace("[miners]\n", miners)
+        .replace("[pool]\n", "[pool]\nurl = \"http://127.0.0.1:8080/shares\"\nkey_id = \"k1\"\n");
+    let all = format!("{head}{all}[ledger]\ndir = \"ledger\"\n");
+    let written = parse(&all, &SECRETS).unwrap_or_else(|faults| panic!("{faults}\n{all}"));
+    let plain = parse(GOOD, &SECRETS).expect("loads");
+    assert_eq!(plain.restart_keys(&written), [""; 0]);
+}
+
+#[test]
+fn what_is_in_force_says_where_it_came_from_and_shows_no_secret() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("gateway.toml");
+    std::fs::write(&path, format!("{GOOD}[gate]\nhold_timeout = \"7s\"\n")).expect("written");
+    let mut variables = SECRETS.to_vec();
+    variables.push(("RESERVEGRID_GATE__VERDICT_TIMEOUT", "40ms"));
+    let shown = in_force(&path, &environment(&variables)).expect("loads");
+    let of = |key: &str| {
+        let found = shown.iter().find(|value| value.key == key);
+        let found = found.unwrap_or_else(|| panic!("{key} is not in {shown:#?}"));
+        (found.value.as_str(), found.from.as_str())
+    };
+    let file = |place: &str| format!("{}:{place}", path.display());
+    assert_eq!(of("[gate] hold_timeout"), ("7s", &*file("14:16")));
+    assert_eq!(of("[gate] verdict_timeout"), ("40ms", "RESERVEGRID_GATE__VERDICT_TIMEOUT"));
+    assert_eq!(of("[gate] held_shares"), ("accept", "default"));
+    assert_eq!(of("[pool] secret"), ("(secret)", "RESERVEGRID_POOL__SECRET"));
+    assert_eq!(of("policy \"fee-floor\": fuel"), ("10000000", "default"));
+    for (_, secret) in SECRETS {
+        assert!(!format!("{shown:?}").contains(secret));
+    }
+}

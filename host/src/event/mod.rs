@@ -5,19 +5,27 @@
 //! keep up, events are counted as dropped and the next record says how many. Shares are not lost by
 //! that: the ledger is their record, this is the view.
 //!
-//! - [`schema`]: the events and their fields
-//! - [`console`]: the lines a person reads
+//! - [`schema`]: the events and their fields; [`about`]: name, room and severity of each
+//! - [`console`]: the lines a person reads; `file`: the NDJSON file; [`ring`]: the last ones in memory
 //! - here: the bus and the thread that writes
 
+pub mod about;
 pub mod console;
+mod file;
+pub mod ring;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod schema;
 
 pub use schema::Event;
 
+use crate::config::Rotation;
+use about::About;
+use file::EventFile;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io,
     path::Path,
     sync::{
         Arc,
@@ -31,8 +39,8 @@ use std::{
 /// Events that may wait for the sinks.
 const QUEUE: usize = 16_384;
 
-/// An event with its time, as it is written.
-#[derive(Debug, Serialize)]
+/// An event with its time.
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct Stamped {
     /// Unix time, milliseconds.
     pub time_ms: u64,
@@ -90,33 +98,102 @@ impl EventWriter {
     }
 }
 
-/// Starts the bus.
-///
-/// # Errors
-/// When the file cannot be opened for appending, or the thread cannot be started.
-pub fn start(file: Option<&Path>, console: Option<console::Console>) -> io::Result<(Events, EventWriter)> {
-    let file = file.map(open).transpose()?;
-    let (queue, records) = mpsc::sync_channel(QUEUE);
-    let dropped = Arc::new(AtomicU64::new(0));
-    let mut sinks = Sinks { file, console, dropped: dropped.clone() };
-    let thread = std::thread::Builder::new().name("events".into()).spawn(move || sinks.run(&records))?;
-    Ok((Events { queue, dropped }, EventWriter(thread)))
+/// An event as listeners get it.
+#[derive(Debug)]
+pub struct Heard<'a> {
+    /// Its number in this run, from 1.
+    pub seq: u64,
+    /// The event and its time.
+    pub record: &'a Stamped,
+    /// Name, room and severity.
+    pub about: About,
+    /// The whole record as JSON.
+    pub json: &'a Arc<str>,
 }
 
-fn open(path: &Path) -> io::Result<BufWriter<File>> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    Ok(BufWriter::new(OpenOptions::new().create(true).append(true).open(path)?))
+/// Somebody in the process who follows the events, on the thread that writes them. Must not wait.
+pub trait Listener: Send {
+    /// One more event.
+    fn hear(&mut self, heard: &Heard<'_>);
+
+    /// Nothing more is there for the moment.
+    fn pause(&mut self) {}
 }
 
-struct Sinks {
-    file: Option<BufWriter<File>>,
+/// An event as it is written.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Numbered<'a> {
+    /// Its number in this run of the gateway, from 1.
+    pub seq: u64,
+    /// The event and its time.
+    #[serde(flatten)]
+    pub record: &'a Stamped,
+}
+
+/// Where events go.
+#[derive(Default)]
+pub struct Sinks {
+    file: Option<EventFile>,
     console: Option<console::Console>,
-    dropped: Arc<AtomicU64>,
+    listeners: Vec<Box<dyn Listener>>,
 }
 
 impl Sinks {
+    /// To a file as well, opened for appending.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn with_file(mut self, path: &Path, rotation: Rotation) -> io::Result<Self> {
+        self.file = Some(EventFile::open(path, rotation)?);
+        Ok(self)
+    }
+
+    /// To the terminal as well.
+    #[must_use]
+    pub fn with_console(mut self, console: console::Console) -> Self {
+        self.console = Some(console);
+        self
+    }
+
+    /// To a listener as well.
+    #[must_use]
+    pub fn with_listener(mut self, listener: impl Listener + 'static) -> Self {
+        self.listeners.push(Box::new(listener));
+        self
+    }
+
+    /// Starts the bus.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub fn start(self) -> io::Result<(Events, EventWriter)> {
+        let (queue, records) = mpsc::sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let mut writer = Writer { sinks: self, dropped: dropped.clone(), seq: 0 };
+        let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&records))?;
+        Ok((Events { queue, dropped }, EventWriter(thread)))
+    }
+}
+
+/// A bus with at most a file and a console.
+///
+/// # Errors
+/// As [`Sinks::with_file`] and [`Sinks::start`].
+pub fn start(file: Option<&Path>, console: Option<console::Console>) -> io::Result<(Events, EventWriter)> {
+    let sinks = Sinks { console, ..Sinks::default() };
+    match file {
+        Some(path) => sinks.with_file(path, Rotation::NEVER)?.start(),
+        None => sinks.start(),
+    }
+}
+
+struct Writer {
+    sinks: Sinks,
+    dropped: Arc<AtomicU64>,
+    seq: u64,
+}
+
+impl Writer {
     fn run(&mut self, records: &Receiver<Stamped>) {
         while let Ok(first) = records.recv() {
             let mut next = Some(first);
@@ -133,27 +210,38 @@ impl Sinks {
     }
 
     fn write(&mut self, record: &Stamped) {
-        if let Some(file) = &mut self.file {
-            let written = serde_json::to_writer(&mut *file, record)
-                .map_err(io::Error::from)
-                .and_then(|()| file.write_all(b"\n"));
-            self.check(written);
+        self.seq += 1;
+        if self.sinks.file.is_some() || !self.sinks.listeners.is_empty() {
+            self.tell(record);
         }
-        if let Some(console) = &mut self.console {
+        if let Some(console) = &mut self.sinks.console {
             console.print(record);
         }
     }
 
+    fn tell(&mut self, record: &Stamped) {
+        let json: Arc<str> = match serde_json::to_string(&Numbered { seq: self.seq, record }) {
+            Ok(json) => json.into(),
+            // Maps with keys that are no text, of which there are none.
+            Err(error) => return tracing::error!(%error, "an event cannot be written as JSON"),
+        };
+        let written = self.sinks.file.as_mut().map_or(Ok(()), |file| file.write(&json));
+        self.check(written);
+        let heard = Heard { seq: self.seq, record, about: record.event.about(), json: &json };
+        self.sinks.listeners.iter_mut().for_each(|listener| listener.hear(&heard));
+    }
+
     fn flush(&mut self) {
-        let flushed = self.file.as_mut().map_or(Ok(()), BufWriter::flush);
+        let flushed = self.sinks.file.as_mut().map_or(Ok(()), EventFile::flush);
         self.check(flushed);
+        self.sinks.listeners.iter_mut().for_each(|listener| listener.pause());
     }
 
     /// A file that cannot be written is given up with one loud line; the console goes on.
     fn check(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
             tracing::error!(%error, "the event file cannot be written; no more events go to it in this run");
-            self.file = None;
+            self.sinks.file = None;
         }
     }
 }

@@ -14,11 +14,12 @@ use crate::{
     reason::Reason,
     template::Provenance,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
 /// Everything the gateway says about itself.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each variant's record documents it")]
 pub enum Event {
@@ -70,7 +71,7 @@ pub fn micros(duration: Duration) -> u64 {
 }
 
 /// The gateway is up.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GatewayStarted {
     /// Version of the gateway.
     pub version: &'static str,
@@ -91,7 +92,7 @@ pub struct GatewayStarted {
 }
 
 /// The template source failed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct SourceDown {
     /// Which source.
     pub source: String,
@@ -104,7 +105,7 @@ pub struct SourceDown {
 }
 
 /// A template was judged: what the policies said, and what the mode made of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TemplateJudged {
     /// Digest of the template.
     pub template: String,
@@ -143,7 +144,7 @@ pub struct TemplateJudged {
 }
 
 /// What one policy of the set said.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicyVerdict {
     /// The policy's name in the set.
     pub name: String,
@@ -162,7 +163,7 @@ pub struct PolicyVerdict {
 }
 
 /// What the monitored policies said about a template that was judged. They decide nothing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicyMonitored {
     /// `policy_monitor_skipped` when they were not asked, `internal_error` when asking them failed.
     pub reason: Option<Reason>,
@@ -175,7 +176,7 @@ pub struct PolicyMonitored {
 }
 
 /// What set off a change of the policy set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// An HTTP request.
@@ -198,7 +199,7 @@ impl Trigger {
 }
 
 /// Another policy set judges from now on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicySetSwapped {
     /// `policy_set_swapped`.
     pub reason: Reason,
@@ -217,7 +218,7 @@ pub struct PolicySetSwapped {
 }
 
 /// The policy set before judges again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicySetRolledBack {
     /// `policy_set_rolled_back`.
     pub reason: Reason,
@@ -232,7 +233,7 @@ pub struct PolicySetRolledBack {
 }
 
 /// The policy set was not changed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct PolicySwapRefused {
     /// `policy_swap_refused`, `config_invalid`, `policy_swap_busy` or `policy_rollback_unavailable`.
     pub reason: Reason,
@@ -247,7 +248,7 @@ pub struct PolicySwapRefused {
 }
 
 /// One thing that is wrong with a proposed policy set.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SwapFault {
     /// File and line, or the variable.
     pub place: String,
@@ -260,7 +261,7 @@ pub struct SwapFault {
 }
 
 /// What the mode made of a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Enforced {
     /// It became work because the policies accepted it.
@@ -285,7 +286,7 @@ pub enum Enforced {
 }
 
 /// A connection ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ConnectionClosed {
     /// Number of the connection in this process.
     pub connection: u64,
@@ -298,7 +299,7 @@ pub struct ConnectionClosed {
 }
 
 /// A miner has a channel.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ChannelOpened {
     /// Number of the connection.
     pub connection: u64,
@@ -315,7 +316,7 @@ pub struct ChannelOpened {
 }
 
 /// A channel's difficulty follows its accepted shares.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TargetChanged {
     /// Number of the connection.
     pub connection: u64,
@@ -334,7 +335,7 @@ pub struct TargetChanged {
 }
 
 /// The first of a share's two events: the miner is told Success.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ShareAccepted {
     /// The share's identity: its header hash.
     pub share_id: String,
@@ -372,7 +373,7 @@ pub struct ShareAccepted {
 }
 
 /// A share did not count.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ShareRejected {
     /// Why.
     pub reason: Reason,
@@ -390,7 +391,7 @@ pub struct ShareRejected {
 }
 
 /// The second of a share's two events: the pool's answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ShareForwardResult {
     /// Joins it to the first.
     pub share_id: String,
@@ -403,7 +404,7 @@ pub struct ShareForwardResult {
 }
 
 /// Forwarding as a whole changed its state.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ForwardStatus {
     /// `forward_retrying` or `forward_recovered`.
     pub reason: Reason,
@@ -414,7 +415,7 @@ pub struct ForwardStatus {
 }
 
 /// A share solved a block.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct BlockFound {
     /// `block_submitted`, `block_rejected_by_node` or `block_submit_failed`.
     pub reason: Reason,

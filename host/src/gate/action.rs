@@ -6,6 +6,7 @@ use crate::{
     template::{Template, TemplateDigest},
 };
 use bitcoin::BlockHash;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ pub struct Timings {
 }
 
 /// What miners may do at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Work on the current tip is out.
@@ -33,6 +34,21 @@ pub enum Phase {
     Holding,
     /// The hold lasted too long, or the source fell silent: nobody is served.
     Expired,
+}
+
+impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 4] = [Self::Following, Self::Switching, Self::Holding, Self::Expired];
+
+    /// The name in events and metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Following => "following",
+            Self::Switching => "switching",
+            Self::Holding => "holding",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// What the gateway must do.

@@ -11,11 +11,12 @@
 //!
 //! One key selects it, `mode`; changing it needs no other key.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 
 /// What a verdict is allowed to do. `Display`, `FromStr` and JSON use the lower-case name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Judge templates and log the verdicts; serve nobody.

@@ -24,9 +24,10 @@ mod verdicts;
 use crate::{
     api::Api,
     config::{CoinbaseOnly, Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
-    event::{self, Event, EventWriter, Events, schema},
+    event::{self, Event, EventWriter, Events, Sinks, schema},
     gate::{Gate, Timings},
     ledger::{self, LedgerTasks, forward::ForwardConfig},
+    metrics::HeardMetrics,
     miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
@@ -39,6 +40,7 @@ use crate::{
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
     },
+    view::{View, board::Board},
 };
 use bitcoin::Network;
 use std::{
@@ -136,10 +138,9 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]; the process is expected to end then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let console = (config.events.console == Console::Text).then(event::console::Console::stdout);
         let policies = Arc::new(load_policies(&config)?);
         let running = policies.running();
-        let (events, writer) = event::start(config.events.file.as_deref(), console)?;
+        let (events, writer, view) = start_events(&config)?;
         let source = make_source(&config)?;
         let recorder = match &config.record.dir {
             Some(dir) => Some(Recorder::start(dir, config.record.keep as usize, events.clone())?),
@@ -149,11 +150,12 @@ impl Gateway {
         let (work, work_seen) = watch::channel(Work::default());
         let mut listening = None;
         if let Some(serving) = &config.serving {
-            listening = Some(serve(&config, serving, &events, &source, work_seen, &down).await?);
+            listening = Some(serve(&config, serving, &events, &source, work_seen, &view, &down).await?);
         }
         let (handle, seat) = swap::gate_handle(config.mode);
+        view.with_gate(handle.clone(), down.clone());
         let swaps = Arc::new(Swaps::new(policies.clone(), config.clone(), handle, events.clone()));
-        let (api, mut operations) = (bind_api(&config, &swaps).await?, Vec::new());
+        let (api, mut operations) = (bind_api(&config, &swaps, &view, &down).await?, Vec::new());
         let listen = listening.as_ref().map(|l| l.address);
         let authority_key = listening.as_ref().map(|l| l.authority.clone());
         events.emit(Event::GatewayStarted(schema::GatewayStarted {
@@ -166,7 +168,10 @@ impl Gateway {
             authority_key: authority_key.clone(),
             api: api.as_ref().map(|api| api.address().to_string()),
         }));
-        operations.extend(api.map(|api| tokio::spawn(api.run(down.clone()))));
+        if let Some(api) = api {
+            operations.push(tokio::spawn(api.run(down.clone())));
+            operations.push(tokio::spawn(view.follow(down.clone())));
+        }
         if !config.swap.watch.is_zero() {
             operations.push(tokio::spawn(swaps.clone().watch_files(config.swap.watch, down.clone())));
         }
@@ -295,9 +300,32 @@ fn load_policies(config: &Config) -> Result<PolicyStore, StartError> {
     })
 }
 
-async fn bind_api(config: &Config, swaps: &Arc<Swaps>) -> Result<Option<Api>, StartError> {
+/// The bus of events. Who only looks follows them where there is an HTTP surface to look through.
+fn start_events(config: &Config) -> io::Result<(Events, EventWriter, Arc<View>)> {
+    let (heard, board) = (HeardMetrics::default(), Arc::new(Board::default()));
+    let view = View::new(heard.clone(), board.clone(), Arc::default());
+    let mut sinks = Sinks::default();
+    if let Some(file) = &config.events.file {
+        sinks = sinks.with_file(file, config.events.rotation())?;
+    }
+    if config.events.console == Console::Text {
+        sinks = sinks.with_console(event::console::Console::stdout());
+    }
+    if config.api.listen.is_some() {
+        sinks = sinks.with_listener(heard).with_listener(board).with_listener(view.ring.clone());
+    }
+    let (events, writer) = sinks.start()?;
+    Ok((events, writer, view))
+}
+
+async fn bind_api(
+    config: &Config,
+    swaps: &Arc<Swaps>,
+    view: &Arc<View>,
+    down: &watch::Receiver<bool>,
+) -> Result<Option<Api>, StartError> {
     let Some(listen) = config.api.listen else { return Ok(None) };
-    Ok(Some(Api::bind(listen, config.api.token.clone(), swaps.clone()).await?))
+    Ok(Some(Api::bind(listen, &config.api, swaps.clone(), view.clone(), down.clone()).await?))
 }
 
 fn coinbase_spec(config: &Config) -> CoinbaseSpec {
@@ -365,6 +393,7 @@ async fn serve(
     events: &Events,
     source: &Arc<dyn TemplateSource>,
     work: watch::Receiver<Work>,
+    view: &Arc<View>,
     down: &watch::Receiver<bool>,
 ) -> Result<Listening, StartError> {
     let Serving { miners, pool, ledger } = serving;
@@ -378,6 +407,7 @@ async fn serve(
     };
     let folder = ledger.dir.clone();
     let (ledger, ledger_tasks) = ledger::open(&folder, forward, events.clone())?;
+    view.with_ledger(ledger.backlog());
     let (blocks, solved) = mpsc::channel(MAX_BLOCKS_WAITING);
     let limits = Limits {
         door: DoorLimits {
@@ -422,6 +452,7 @@ async fn serve(
         ledger,
         blocks,
         events: events.clone(),
+        view: view.miners.clone(),
     };
     let server = Server::bind(miners.listen, parts).await?;
     let ask = Arc::new(Notify::new());

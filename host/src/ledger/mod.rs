@@ -68,6 +68,22 @@ pub struct Ledger {
     backlog: Arc<Semaphore>,
 }
 
+/// How many shares wait for the backend.
+#[derive(Clone, Debug)]
+pub struct Backlog(Arc<Semaphore>);
+
+impl Backlog {
+    /// Shares of this run without the backend's answer.
+    pub fn waiting(&self) -> usize {
+        MAX_BACKLOG.saturating_sub(self.0.available_permits())
+    }
+
+    /// How many there may be; beyond that shares are refused.
+    pub const fn limit(&self) -> usize {
+        MAX_BACKLOG
+    }
+}
+
 /// A share's places in what may be unanswered: of this gateway, and of its connection.
 pub type Permit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
@@ -95,6 +111,11 @@ impl Ledger {
     /// A ledger that says yes at once and keeps nothing: to measure what stands before it.
     pub fn unrecorded() -> Self {
         Self { commands: None, backlog: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// What waits for the backend, to look at: it keeps nothing of the ledger alive.
+    pub fn backlog(&self) -> Backlog {
+        Backlog(self.backlog.clone())
     }
 
     /// Hands a share over; the answer comes on `reply` once it is durable.

@@ -7,6 +7,7 @@ use super::{
     outbox::{Close, Outbox},
     round::Member,
     session::{Question, Session},
+    view::Seat,
 };
 use crate::{
     ledger::Ack,
@@ -61,11 +62,12 @@ pub(super) async fn serve(
     shared: Arc<Shared>,
     shutdown: watch::Receiver<bool>,
     mut pass: Pass,
+    seat: Seat,
 ) -> Close {
     // Without it the last segment of every burst waits for the peer's delayed ACK.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
-    match Connection::start(reader, writer, number, shared, shutdown).await {
+    match Connection::start(reader, writer, number, shared, shutdown, seat).await {
         Ok(mut connection) => {
             pass.shaken();
             let close = connection.run().await;
@@ -119,6 +121,7 @@ impl Connection {
         number: u64,
         shared: Arc<Shared>,
         mut shutdown: watch::Receiver<bool>,
+        seat: Seat,
     ) -> Result<Self, Close> {
         let transport = tokio::select! {
             biased;
@@ -141,7 +144,7 @@ impl Connection {
             decoder: FrameDecoder::new(opener, Side::Client),
             outbox: Outbox::new(sealer),
             member: Member::new(current.round.clone()),
-            session: Session::new(number, shared.clone(), ack_sender, current, now.into_std()),
+            session: Session::new(number, shared.clone(), ack_sender, current, now.into_std(), seat),
             acks,
             acked: Vec::new(),
             answers,

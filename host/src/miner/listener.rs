@@ -6,6 +6,7 @@ use super::{
     begun, connection,
     outbox::Close,
     users::{UserCheck, Users},
+    view::MinersView,
 };
 use crate::{
     event::{Event, Events, schema},
@@ -47,6 +48,8 @@ pub struct ServerParts {
     pub blocks: mpsc::Sender<Solved>,
     /// Where decisions are told.
     pub events: Events,
+    /// Where operators look, and what is counted.
+    pub view: Arc<MinersView>,
 }
 
 /// The listening mining server.
@@ -79,6 +82,7 @@ impl Server {
             ledger: parts.ledger,
             blocks: parts.blocks,
             events: parts.events,
+            view: parts.view,
         });
         let door = Door::new(parts.limits.door);
         Ok(Self { listener, authority, door, connections: Arc::default(), shared })
@@ -143,15 +147,21 @@ impl Server {
         let admitted = closed.map_or_else(|| self.door.enter(peer.ip()), Err);
         let pass = match admitted {
             Ok(pass) => pass,
-            Err(reason) => return report(&events, number, peer, Close::new(reason, "not accepted")),
+            Err(reason) => {
+                self.shared.view.meters.connections_refused.add(reason);
+                return report(&events, number, peer, Close::new(reason, "not accepted"));
+            }
         };
         let shared = self.shared.clone();
+        let seat = shared.view.enter(number, peer);
+        let meters = shared.view.meters.clone();
         let connections = self.connections.clone();
         let shutdown = shutdown.clone();
         connections.fetch_add(1, Ordering::Relaxed);
         tasks.spawn(async move {
             // Its place is free again before anybody can read that it ended.
-            let close = connection::serve(stream, number, shared, shutdown, pass).await;
+            let close = connection::serve(stream, number, shared, shutdown, pass, seat).await;
+            meters.connections_closed.add(close.reason);
             connections.fetch_sub(1, Ordering::Relaxed);
             report(&events, number, peer, close);
         });

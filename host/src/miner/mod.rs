@@ -10,6 +10,7 @@
 //! - `users`: who may mine
 //! - `outbox`: what is sent: sealed messages, jobs among them
 //! - `round`: how it is known that the last miner has the work on a new tip
+//! - `view`: who is connected, for operators
 //! - `channel`: one mining channel: its jobs, targets and shares; `vardiff`: how fast it hashes
 
 mod admission;
@@ -25,10 +26,12 @@ mod session;
 mod testing;
 mod users;
 mod vardiff;
+pub mod view;
 
 pub use admission::DoorLimits;
 pub use channel::{Channel, Kind, Request, Terms};
 pub use listener::{Server, ServerParts};
+pub(crate) use rate::Bucket;
 pub use round::{Released, Round};
 pub use users::{PoolQuestions, UserCheck};
 
@@ -143,6 +146,8 @@ struct Shared {
     ledger: Ledger,
     blocks: mpsc::Sender<Solved>,
     events: Events,
+    /// Who is connected, and what is counted.
+    view: Arc<view::MinersView>,
 }
 
 /// Ready once the gateway is shutting down.

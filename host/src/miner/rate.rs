@@ -4,7 +4,7 @@ use std::time::Instant;
 
 /// Tokens of one kind of request.
 #[derive(Debug)]
-pub(super) struct Bucket {
+pub(crate) struct Bucket {
     capacity: f64,
     per_second: f64,
     level: f64,
@@ -13,12 +13,18 @@ pub(super) struct Bucket {
 
 impl Bucket {
     /// A full bucket of `capacity` tokens that gains `per_second`.
-    pub(super) fn new(capacity: f64, per_second: f64, now: Instant) -> Self {
+    pub(crate) fn new(capacity: f64, per_second: f64, now: Instant) -> Self {
         Self { capacity, per_second, level: capacity, at: now }
     }
 
+    /// Whether nothing is missing in it any more.
+    pub(crate) fn is_full(&self, now: Instant) -> bool {
+        let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
+        self.level + gained >= self.capacity
+    }
+
     /// Takes a token; false when there is none.
-    pub(super) fn take(&mut self, now: Instant) -> bool {
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
         let gained = now.saturating_duration_since(self.at).as_secs_f64() * self.per_second;
         self.level = (self.level + gained).min(self.capacity);
         self.at = self.at.max(now);

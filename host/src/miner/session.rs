@@ -20,6 +20,7 @@ use super::{
     channel::{Channel, Kind},
     outbox::{Close, Outbox, code, first_ntime, impossible, send_job, send_target, text},
     rate::Bucket,
+    view::Seat,
 };
 use crate::{
     event::{Event, schema, unix_seconds},
@@ -40,7 +41,11 @@ use mining_sv2::{CloseChannel, MESSAGE_TYPE_SUBMIT_SHARES_EXTENDED, SetCustomMin
 pub(super) use open::Question;
 use open::{Asked, Opening};
 use parsers_sv2::{CommonMessages, Extensions, ExtensionsNegotiation, Mining};
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Instant,
+};
 use tokio::sync::Semaphore;
 
 /// Group of all channels of a connection; channel ids come after it in the same number space.
@@ -93,10 +98,21 @@ pub(super) struct Session {
     told: Bucket,
     /// Those that are none since the last one.
     untold: u64,
+    /// What operators see of this connection.
+    seat: Seat,
+    /// When the shares in flight were read, oldest first: the ledger answers in order.
+    read: VecDeque<Instant>,
 }
 
 impl Session {
-    pub(super) fn new(number: u64, shared: Arc<Shared>, acks: AckSender, work: Work, now: Instant) -> Self {
+    pub(super) fn new(
+        number: u64,
+        shared: Arc<Shared>,
+        acks: AckSender,
+        work: Work,
+        now: Instant,
+        seat: Seat,
+    ) -> Self {
         let sent = work.job.as_ref().map_or(0, |job| job.serial);
         let tip = work.job.as_ref().map(|job| job.previous_block_hash());
         let limits = &shared.limits;
@@ -124,6 +140,8 @@ impl Session {
             tiresome: false,
             told: Bucket::new(TOLD.0, TOLD.1, now),
             untold: 0,
+            seat,
+            read: VecDeque::new(),
             shared,
         }
     }
@@ -219,8 +237,10 @@ impl Session {
                 let before = self.channels.len();
                 if m.channel_id == GROUP_CHANNEL_ID {
                     self.channels.clear();
+                    self.seat.close_all();
                 } else {
                     self.channels.remove(&m.channel_id);
+                    self.seat.close(m.channel_id);
                 }
                 if self.channels.len() == before {
                     self.nuisance(now);
@@ -298,6 +318,7 @@ impl Session {
 
     /// Tells every channel that it is over.
     pub(super) fn close_channels(&mut self, reason: Reason, out: &mut Outbox) -> Result<(), Close> {
+        self.seat.close_all();
         for channel_id in std::mem::take(&mut self.channels).into_keys() {
             out.send(Mining::CloseChannel(CloseChannel { channel_id, reason_code: text(reason.code()) }))?;
         }
@@ -313,6 +334,7 @@ impl Session {
         let Some(channel) = self.channels.get_mut(&channel_id) else { return Ok(()) };
         let Some(estimate) = channel.adjust(job.map(|job| &**job), now) else { return Ok(()) };
         send_target(channel_id, channel.target, out)?;
+        self.seat.retarget(channel_id, target::difficulty(channel.target));
         self.shared.events.emit(Event::TargetChanged(schema::TargetChanged {
             connection: self.number,
             channel: channel_id,
@@ -349,6 +371,7 @@ impl Session {
                 Close::new(Reason::FrameDecodeFailed, format!("SetupConnection: {error:?}"))
             })?;
             self.device = device(&setup);
+            self.seat.device(&self.device);
             setup::judge(&setup)
         };
         match judged {

@@ -158,6 +158,7 @@ impl Surroundings {
             ledger,
             blocks,
             events,
+            view: Arc::default(),
         });
         Self { shared, _ledger: ledger_tasks, _blocks: solved, _folder: folder }
     }

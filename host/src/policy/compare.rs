@@ -5,10 +5,11 @@
 
 use super::verdict::{Judgement, SetDigest};
 use crate::template::{Template, TemplateDigest};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// How two sets judge the same templates.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Difference {
     /// The running set.
     pub running: SetDigest,
@@ -21,7 +22,7 @@ pub struct Difference {
 }
 
 /// The templates of a replay, counted. The last five are the parts of the first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Counts {
     /// Templates judged again by both sets.
     pub replayed: usize,
@@ -38,10 +39,11 @@ pub struct Counts {
 }
 
 /// One template, judged by both sets.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Compared {
     /// The template.
     #[serde(serialize_with = "as_text")]
+    #[schemars(with = "String")]
     pub template: TemplateDigest,
     /// Height of the block it would become.
     pub height: u32,
@@ -54,7 +56,7 @@ pub struct Compared {
 }
 
 /// What two answers to the same template are to each other; see [`Counts`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the fields of Counts say it")]
 pub enum Outcome {
@@ -66,7 +68,7 @@ pub enum Outcome {
 }
 
 /// What one set said in a replay.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Answer {
     /// Whether it accepts.
     pub accepted: bool,

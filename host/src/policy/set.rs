@@ -16,6 +16,7 @@ use super::{
     verdict::{self, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict},
 };
 use crate::{config::PolicyEntry, reason::Reason, template::Template};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -35,7 +36,7 @@ const LOAD_DEADLINE: Duration = Duration::from_secs(2);
 const MAX_SETTINGS_FAULTS: usize = 64;
 
 /// Whether what a policy says counts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Enforcement {
     /// A rejection is the set's rejection.

@@ -16,6 +16,7 @@ use super::{
     verdict::{Judgement, PolicyResult, SetDigest},
 };
 use crate::reason::Reason;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
     collections::VecDeque,
@@ -106,7 +107,7 @@ impl LoadedSet {
 }
 
 /// One policy of a set, for people and for the HTTP surface.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct PolicyView {
     /// The operator's name.
     pub name: String,
@@ -135,7 +136,7 @@ pub struct PolicyView {
 }
 
 /// A code of a policy.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct CodeView {
     /// The code.
     pub code: String,

@@ -10,6 +10,7 @@ use crate::{
     reason::{PolicyCode, Reason, VerdictCode},
     template::TemplateDigest,
 };
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -25,7 +26,7 @@ const MAX_CODES: usize = 64;
 const MAX_SCHEMA: usize = 64 * 1024;
 
 /// What was decided about a template. As JSON always these four keys, in this order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Verdict {
     /// Whether the template may become work.
     pub accepted: bool,
@@ -55,7 +56,7 @@ impl Verdict {
 }
 
 /// One value in a verdict's context. Never floating point: it has to print alike everywhere.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ContextValue {
     /// Yes or no.
@@ -82,6 +83,20 @@ impl fmt::Display for SetDigest {
 impl fmt::Debug for SetDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SetDigest({self})")
+    }
+}
+
+impl JsonSchema for SetDigest {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SetDigest".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "SHA-256 of a policy set, hex.",
+            "type": "string",
+            "pattern": "^[0-9a-f]{64}$",
+        })
     }
 }
 

@@ -32,6 +32,7 @@ use crate::{
 };
 use files::{Eyes, Sight};
 use mode::Ended;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -50,7 +51,7 @@ pub struct Swaps {
 }
 
 /// The running policies.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Status {
     /// The running set.
     pub policy_set: SetDigest,
@@ -63,7 +64,7 @@ pub struct Status {
 }
 
 /// What a swap did, or with `dry_run` would do.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct SwapReport {
     /// `policy_set_swapped` or `policy_set_unchanged`.
     pub reason_code: Reason,
@@ -80,7 +81,7 @@ pub struct SwapReport {
 }
 
 /// What a rollback did.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub struct RollbackReport {
     /// `policy_set_rolled_back`.
     pub reason_code: Reason,
@@ -91,7 +92,7 @@ pub struct RollbackReport {
 }
 
 /// Why nothing was changed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct Refused {
     /// The code.
     pub reason_code: Reason,

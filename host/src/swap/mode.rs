@@ -10,11 +10,12 @@ use crate::{
     job::Job,
     reason::Reason,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What the gate is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct GateView {
     /// The mode in force.
     pub mode: Mode,
@@ -33,7 +34,7 @@ pub struct GateView {
 }
 
 /// A job that miners have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct JobView {
     /// Number of the job in this process.
     pub job: u64,
@@ -48,7 +49,8 @@ pub struct JobView {
 }
 
 impl GateView {
-    fn new(mode: Mode) -> Self {
+    /// Before anything is known.
+    pub fn new(mode: Mode) -> Self {
         let now = unix_ms();
         Self {
             mode,
@@ -105,7 +107,7 @@ pub struct GateSeat {
 pub struct Ended;
 
 /// What became of a change of mode.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ModeReport {
     /// `mode_changed` or `mode_unchanged`.
     pub reason_code: Reason,

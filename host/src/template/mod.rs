@@ -46,6 +46,7 @@ pub use context::{ChainTip, Context, FeeRatePercentiles, MempoolState};
 pub use declared::{Declared, DeclaredTransaction, TemplateError};
 pub use discrepancy::{Discrepancy, DiscrepancyKind};
 pub use facts::Facts;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::{
     fmt,
@@ -73,7 +74,7 @@ impl fmt::Debug for TemplateDigest {
 }
 
 /// Who made a template.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Provenance {
     /// Our own node.

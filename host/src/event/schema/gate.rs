@@ -3,10 +3,11 @@
 
 use super::Trigger;
 use crate::{gate::Mode, reason::Reason};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// A job was made and goes to every miner.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct WorkReleased {
     /// `prevhash_switched` on a new tip (`prevhash_activated` when miners had the job in advance),
     /// `template_admitted` on the same; `coinbase_only_admitted` when it has no transactions for want of better.
@@ -34,7 +35,7 @@ pub struct WorkReleased {
 }
 
 /// A future job was made and goes to every miner.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct WorkAhead {
     /// `template_ahead`.
     pub reason: Reason,
@@ -53,7 +54,7 @@ pub struct WorkAhead {
 }
 
 /// The policies are asked about a template without transactions, since miners have nothing on the tip.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct CoinbaseOnlyWanted {
     /// `coinbase_only_wanted`.
     pub reason: Reason,
@@ -68,7 +69,7 @@ pub struct CoinbaseOnlyWanted {
 }
 
 /// The chain has another tip.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TipChanged {
     /// `prevhash_moved`.
     pub reason: Reason,
@@ -81,7 +82,7 @@ pub struct TipChanged {
 }
 
 /// The last connection that was there when work on a new tip was released has been sent it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct TipServed {
     /// `prevhash_served`.
     pub reason: Reason,
@@ -98,7 +99,7 @@ pub struct TipServed {
 }
 
 /// Miners keep their last job, and their shares are marked.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GateHeld {
     /// `prevhash_verdict_timeout`, `prevhash_held`, `prevhash_template_missing` or `work_withdrawn`.
     pub reason: Reason,
@@ -113,7 +114,7 @@ pub struct GateHeld {
 }
 
 /// What miners have is good again.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GateResumed {
     /// `work_resumed`.
     pub reason: Reason,
@@ -128,7 +129,7 @@ pub struct GateResumed {
 }
 
 /// Every miner is told the reason and disconnected.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct GateExpired {
     /// `prevhash_hold_expired` or `template_source_stale`.
     pub reason: Reason,
@@ -147,7 +148,7 @@ pub struct GateExpired {
 }
 
 /// Verdicts have another effect from now on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub struct ModeChanged {
     /// `mode_changed`.
     pub reason: Reason,

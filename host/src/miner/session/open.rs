@@ -190,13 +190,15 @@ impl Session {
         let id = next(&mut self.opening.next_channel_id);
         let (prefix, terms) = (self.shared.extranonces.next(), self.shared.limits.terms);
         let mut channel = Channel::open(id, prefix, request, terms, self.work.job.as_deref(), place, now);
+        let difficulty = target::difficulty(channel.target);
+        self.seat.open(id, channel.kind.name(), &channel.user_identity, difficulty);
         self.shared.events.emit(Event::ChannelOpened(schema::ChannelOpened {
             connection: self.number,
             channel: id,
             kind: channel.kind.name(),
             user_identity: channel.user_identity.clone(),
             device: self.device.clone(),
-            difficulty: target::difficulty(channel.target),
+            difficulty,
         }));
         let prefix = channel.extranonce_prefix();
         let target_bytes = channel.target.to_le_bytes();
@@ -243,7 +245,10 @@ impl Session {
         };
         match updated {
             Ok(None) => Ok(()),
-            Ok(Some(target)) => send_target(channel_id, target, out),
+            Ok(Some(target)) => {
+                self.seat.retarget(channel_id, target::difficulty(target));
+                send_target(channel_id, target, out)
+            }
             Err(reason) => {
                 self.nuisance(now);
                 let error_code = code(reason);

@@ -9,7 +9,7 @@ use super::{
     Session,
 };
 use crate::{
-    event::{Event, schema, unix_seconds},
+    event::{Event, schema, unix_ms, unix_seconds},
     ledger::{Ack, Origin},
     reason::Reason,
     share::Submission,
@@ -41,6 +41,7 @@ impl Session {
             Ok(()) => {
                 self.in_flight += 1;
                 self.refusals.give();
+                self.read.push_back(now);
                 self.adjust(channel_id, now, out)
             }
             Err(reason) => {
@@ -92,7 +93,12 @@ impl Session {
         };
         let recorded = quota.and_then(|quota| self.shared.ledger.record(&share, origin(quota), &self.acks));
         match recorded {
-            Ok(()) => channel.accepted(&share),
+            Ok(()) => {
+                if self.work.held {
+                    self.seat.meters().shares_held.inc();
+                }
+                channel.accepted(&share);
+            }
             Err(_) => channel.forget(&share),
         }
         recorded
@@ -106,12 +112,20 @@ impl Session {
         out: &mut Outbox,
     ) -> Result<(), Close> {
         let mut batches: BTreeMap<u32, SubmitSharesSuccess> = BTreeMap::new();
+        let (now, now_ms, mut count, mut work) = (Instant::now(), unix_ms(), 0, 0.0);
         for ack in acks {
             self.in_flight = self.in_flight.saturating_sub(1);
+            let read = self.read.pop_front();
             if let Err(reason) = ack.recorded {
                 self.reject(ack.channel_id, ack.sequence_number, reason, out)?;
                 continue;
             }
+            if let Some(read) = read {
+                self.seat.meters().acknowledged(read, now);
+            }
+            self.seat.accepted(ack.channel_id, ack.difficulty, now_ms);
+            count += 1;
+            work += ack.difficulty;
             let batch = batches.entry(ack.channel_id).or_insert(SubmitSharesSuccess {
                 channel_id: ack.channel_id,
                 last_sequence_number: 0,
@@ -127,6 +141,7 @@ impl Session {
                 out.send(Mining::SubmitSharesSuccess(full))?;
             }
         }
+        self.seat.meters().accepted(count, work);
         batches.into_values().try_for_each(|batch| out.send(Mining::SubmitSharesSuccess(batch)))
     }
 
@@ -145,6 +160,7 @@ impl Session {
         reason: Reason,
         out: &mut Outbox,
     ) -> Result<(), Close> {
+        self.seat.rejected(channel_id, reason);
         if self.told.take(Instant::now()) {
             let user_identity = self.channels.get(&channel_id).map(|channel| channel.user_identity.clone());
             self.shared.events.emit(Event::ShareRejected(schema::ShareRejected {

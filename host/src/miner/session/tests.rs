@@ -38,8 +38,9 @@ impl Bench {
         let peer = initiator.finish(&act2, 1_000).unwrap();
         let (acks, answered) = mpsc::channel(256);
         let now = Instant::now();
+        let seat = surroundings.shared.view.enter(1, ([127, 0, 0, 1], 4_000).into());
         let mut bench = Self {
-            session: Session::new(1, surroundings.shared.clone(), acks, work.clone(), now),
+            session: Session::new(1, surroundings.shared.clone(), acks, work.clone(), now, seat),
             out: Outbox::new(server.split().0),
             decoder: FrameDecoder::new(peer.split().1, Side::Server),
             now,
