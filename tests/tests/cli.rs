@@ -352,7 +352,8 @@ async fn configurations_are_explained_and_what_is_in_force_is_shown_without_secr
     ensure!(all.len() >= 51, "{}", all.len());
     let hold = all.iter().find(|key| key["variable"] == "RESERVEGRID_GATE__HOLD_TIMEOUT").context("a key")?;
     ensure!(hold["kind"] == "duration" && hold["default"] == "5s", "{hold}");
-    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md"))?;
+    let page =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md"))?;
     for key in all {
         let meaning = key["meaning"].as_str().context("a meaning")?;
         ensure!(page.contains(meaning), "the documentation says something else than {meaning:?}");
@@ -382,7 +383,12 @@ async fn help_names_the_exit_codes_and_shells_get_their_completions() -> Result<
         ("RESERVEGRID_LOG_FORMAT", "xml", "RESERVEGRID_LOG_FORMAT: \"xml\" is no format; write text or json"),
     ] {
         let ended = run(folder.path(), &["reasons"], &[(name, value)]).await?;
-        ensure!(ended.code == Some(CONFIG) && ended.stderr.contains(said), "{:?}: {}", ended.code, ended.stderr);
+        ensure!(
+            ended.code == Some(CONFIG) && ended.stderr.contains(said),
+            "{:?}: {}",
+            ended.code,
+            ended.stderr
+        );
     }
     Ok(())
 }
