@@ -558,18 +558,18 @@ fn the_rotation_of_the_event_file_has_its_bounds() {
     assert_eq!(
         faults(&text, &SECRETS),
         [
-            "conf/gateway.toml:14:15: [events] rotate_size: \"12\" is not a size; write e.g. \"512KiB\", \
+            "conf/gateway.toml:15:15: [events] rotate_size: \"12\" is not a size; write e.g. \"512KiB\", \
              \"64MiB\" or \"1GiB\"",
-            "conf/gateway.toml:15:14: [events] rotate_age: \"2y\" is not a duration; write e.g. \"50ms\", \
+            "conf/gateway.toml:16:14: [events] rotate_age: \"2y\" is not a duration; write e.g. \"50ms\", \
              \"5s\", \"2m\" or \"1h\"",
-            "conf/gateway.toml:16:8: [events] keep: -1 is not a whole number from 0 to 4294967295 without \
+            "conf/gateway.toml:17:8: [events] keep: -1 is not a whole number from 0 to 4294967295 without \
              quotes, e.g. 512",
         ]
     );
     let text = format!("{GOOD}[events]\nrotate_size = \"1KiB\"\nrotate_age = \"9000h\"\n");
     assert_eq!(
         faults(&text, &SECRETS),
-        ["conf/gateway.toml:15:14: [events] rotate_age: \"9000h\" is not between 0s and 8760h"]
+        ["conf/gateway.toml:16:14: [events] rotate_age: \"9000h\" is not between 0s and 8760h"]
     );
 }
 
@@ -616,7 +616,7 @@ fn what_is_in_force_says_where_it_came_from_and_shows_no_secret() {
         (found.value.as_str(), found.from.as_str())
     };
     let file = |place: &str| format!("{}:{place}", path.display());
-    assert_eq!(of("[gate] hold_timeout"), ("7s", &*file("14:16")));
+    assert_eq!(of("[gate] hold_timeout"), ("7s", &*file("15:16")));
     assert_eq!(of("[gate] verdict_timeout"), ("40ms", "RESERVEGRID_GATE__VERDICT_TIMEOUT"));
     assert_eq!(of("[gate] held_shares"), ("accept", "default"));
     assert_eq!(of("[pool] secret"), ("(secret)", "RESERVEGRID_POOL__SECRET"));

@@ -118,6 +118,8 @@ async fn look(browser: &mut Browser) -> Result<()> {
     ] {
         browser.window(width, height, phone).await?;
         browser.dark(dark).await?;
+        let top = "document.activeElement.blur(), window.scrollTo({ top: 0, behavior: 'instant' })";
+        browser.eval(top).await?;
         browser
             .eval("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
             .await?;

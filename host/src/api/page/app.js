@@ -37,6 +37,7 @@ function scaled(number, units, digits = 3) {
 }
 const hashrate = (n) => scaled(n, ["H/s", "kH/s", "MH/s", "GH/s", "TH/s", "PH/s", "EH/s", "ZH/s"]);
 const bitcoin = (sat) => (Math.abs(sat) >= 1e6 ? `${(sat / 1e8).toPrecision(4)} BTC` : `${count(sat)} sat`);
+const coins = (sat) => `${(sat / 1e8).toFixed(5)} BTC`;
 const difficulty = (n) => (n >= 1000 ? scaled(n, ["", "k", "M", "G", "T", "P"]).trim() : n.toPrecision(3));
 
 function age(ms) {
@@ -204,7 +205,7 @@ function drawValue() {
   lines($("fees"), [{ points: at((j) => j.total_fees), kind: "area", name: "fees", tone: "accent" }],
     { label: "Fees of judged templates over time", format: bitcoin, dots, height: 160 });
   lines($("worth"), [{ points: at((j) => j.coinbase_value), kind: "second", name: "subsidy and fees", tone: "info" }],
-    { label: "Value of judged templates over time", format: bitcoin, height: 120, floor: null });
+    { label: "Value of judged templates over time", format: coins, height: 120, floor: null });
 }
 
 // ---------------------------------------------------------------- shares and miners

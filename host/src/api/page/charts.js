@@ -84,7 +84,7 @@ export function lines(place, list, { label, format, height = 150, dots = [], flo
   const all = list.flatMap((line) => line.points);
   if (all.length < 2) return place.replaceChildren(nothing("Nothing to show yet."));
   measure(place);
-  const left = 78, bottom = 20, top = 10;
+  const left = 96, bottom = 20, top = 10;
   const times = all.map(([at]) => at);
   const [from, to] = [Math.min(...times), Math.max(...times)];
   const values = all.map(([, value]) => value);
