@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: the real binary, a real Bitcoin node, a pool backend.
 //!
 //! - [`node`]: a regtest node in a folder of its own, and its JSON-RPC
+//! - [`scripted`]: a node that answers as told; [`stall`]: a way to a node that stops in the middle of an answer
 //! - [`mempool`]: coins, and thousands of real signed transactions in the node's mempool
 //! - [`account`]: the promise of the ledger, checked from outside
 //! - [`backend`]: a pool backend that checks every signature and records every share
@@ -21,6 +22,8 @@ pub mod mempool;
 pub mod node;
 pub mod process;
 pub mod prometheus;
+pub mod scripted;
+pub mod stall;
 pub mod sv1;
 pub mod tail;
 pub mod wait;

@@ -1,7 +1,7 @@
 //! A real Bitcoin node on regtest: a folder of its own, a free port, nobody to talk to.
 //!
 //! The programs come from `scripts/get-node.sh`; `RESERVEGRID_NODE_DIR` says where they are (`make test`
-//! sets it). Nothing reaches the network: the node listens for RPC on the loopback interface only.
+//! sets it). Nothing reaches the network: nodes listen on the loopback interface only, for RPC and for one another.
 
 use crate::{process::Process, wait};
 use anyhow::{Context, Result, bail, ensure};
@@ -39,6 +39,8 @@ pub struct Node {
     pub auth: Auth,
     process: Process,
     url: String,
+    /// Where other nodes connect.
+    peers: String,
     folder: TempDir,
 }
 
@@ -70,12 +72,15 @@ impl Node {
 
     async fn attempt(program: &Path, auth: Auth) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("reservegrid-node-").tempdir()?;
-        let port = free_port()?;
+        let (port, peers) = (free_port()?, format!("127.0.0.1:{}", free_port()?));
         let mut command = Command::new(program);
         command.arg(format!("-datadir={}", folder.path().display())).arg(format!("-rpcport={port}")).args([
             "-regtest",
             "-server",
-            "-listen=0",
+            "-listen=1",
+            "-listenonion=0",
+            "-discover=0",
+            "-fixedseeds=0",
             "-dnsseed=0",
             "-disablewallet",
             "-printtoconsole=0",
@@ -83,6 +88,7 @@ impl Node {
             "-blockmaxweight=3996000",
             "-blockmaxsize=4000000",
         ]);
+        command.arg(format!("-bind={peers}"));
         if auth == Auth::Password {
             command.arg(format!("-rpcuser={USER}")).arg(format!("-rpcpassword={PASSWORD}"));
         }
@@ -103,7 +109,7 @@ impl Node {
             Ok(rpc.call("getblockchaininfo", json!([])).await.is_ok().then_some(rpc))
         })
         .await?;
-        Ok(Self { rpc, auth, process, url, folder })
+        Ok(Self { rpc, auth, process, url, peers, folder })
     }
 
     /// The JSON-RPC address.
@@ -124,6 +130,64 @@ impl Node {
     /// The process, e.g. to stop it (`STOP`, `CONT`) or to end it at once.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process
+    }
+
+    /// Connects it to another node and waits until both know it; they exchange blocks from then on.
+    ///
+    /// # Errors
+    /// When they do not find each other in time.
+    pub async fn connect(&self, other: &Node) -> Result<()> {
+        self.rpc.call("addnode", json!([other.peers, "onetry"])).await?;
+        self.peers_are(other, true).await
+    }
+
+    /// Ends all its connections to other nodes; it has one.
+    ///
+    /// # Errors
+    /// When the connection does not end in time.
+    pub async fn disconnect(&self, other: &Node) -> Result<()> {
+        self.rpc.call("disconnectnode", json!([other.peers])).await?;
+        self.peers_are(other, false).await
+    }
+
+    async fn peers_are(&self, other: &Node, there: bool) -> Result<()> {
+        wait::until("the nodes to know of their connection", START, async || {
+            for node in [self, other] {
+                let count = node.rpc.call("getconnectioncount", json!([])).await?;
+                if (count.as_u64() > Some(0)) != there {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    /// Hash of its tip.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn tip(&self) -> Result<String> {
+        let hash = self.rpc.call("getbestblockhash", json!([])).await?;
+        Ok(hash.as_str().context("a tip that is no hash")?.to_owned())
+    }
+
+    /// Waits until its tip is this block.
+    ///
+    /// # Errors
+    /// When it is not in time.
+    pub async fn follows(&self, tip: &str) -> Result<()> {
+        wait::until("the node to follow", START, async || Ok((self.tip().await? == tip).then_some(()))).await
+    }
+
+    /// Mines blocks that pay to nobody who is known; gives the hash of the last.
+    ///
+    /// # Errors
+    /// When the node does not mine.
+    pub async fn mine(&self, blocks: u64) -> Result<String> {
+        let to = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+        self.rpc.call("generatetoaddress", json!([blocks, to])).await?;
+        self.tip().await
     }
 
     /// Height of its tip.

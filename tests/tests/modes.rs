@@ -2,13 +2,10 @@
 //! and let go, a node without a usable template still tells its tip, and every miner is told of a new one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "modes/node.rs"]
-mod node;
 #[path = "modes/policy.rs"]
 mod wat_policy;
 
 use anyhow::{Context, Result, ensure};
-use node::ScriptedNode;
 use parsers_sv2::MiningOwned;
 use reqwest::{Method, StatusCode};
 use reservegrid_tests::{
@@ -17,6 +14,7 @@ use reservegrid_tests::{
     client::{Client, Message, gateway_for_clients},
     gateway::{Channel, DEADLINE, Gateway, GatewayConfig, Miner, command, policy},
     process::Process,
+    scripted::{Gives, ScriptedNode},
 };
 use serde_json::{Value, json};
 
@@ -363,11 +361,11 @@ async fn a_node_without_a_usable_template_on_its_new_tip_still_ends_the_work_on_
     let channel = client.open_standard("alice").await?;
 
     let skip = gateway.events()?.len();
-    let tip = node.move_tip(false);
+    let tip = node.move_tip(Gives::Nonsense);
     let moved = event_after(&mut gateway, skip, "tip_changed").await?;
     ensure!(moved["tip"] == *tip && moved["template"].is_null(), "{moved}");
     let held = event_after(&mut gateway, skip, "gate_held").await?;
-    ensure!(held["reason"] == "prevhash_verdict_timeout" && held["tip"] == *tip, "{held}");
+    ensure!(held["reason"] == "prevhash_template_missing" && held["tip"] == *tip, "{held}");
     ensure!(held["template"].is_null(), "{held}");
     ensure!(client.submit(&channel, &channel.good_share(0)?).await?.is_accepted());
     let share = event_after(&mut gateway, skip, "share_accepted").await?;

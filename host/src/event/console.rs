@@ -182,6 +182,9 @@ impl Line {
                 let text = format!("#{} {} left: {}: {detail}", e.connection, e.peer, e.reason);
                 line("miner", colour(e.reason), text)
             }
+            Event::ConnectionsRefused { reason, count } => {
+                line("miner", colour(*reason), format!("{count} more were not let in: {reason}"))
+            }
             Event::ChannelOpened(e) => {
                 let text = format!(
                     "{} opened {} channel {} on #{}, difficulty {:.6}",

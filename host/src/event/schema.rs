@@ -24,18 +24,34 @@ use std::time::Duration;
 #[expect(missing_docs, reason = "each variant's record documents it")]
 pub enum Event {
     GatewayStarted(GatewayStarted),
-    GatewayStopped { reason: Reason },
-    SourceUp { source: String },
+    GatewayStopped {
+        reason: Reason,
+    },
+    SourceUp {
+        source: String,
+    },
     SourceDown(SourceDown),
-    SourceStale { reason: Reason },
+    SourceStale {
+        reason: Reason,
+    },
     TemplateJudged(Box<TemplateJudged>),
     PolicyMonitored(Box<PolicyMonitored>),
     PolicySetSwapped(PolicySetSwapped),
-    PolicySetUnchanged { reason: Reason, trigger: Trigger, policy_set: String },
+    PolicySetUnchanged {
+        reason: Reason,
+        trigger: Trigger,
+        policy_set: String,
+    },
     PolicySetRolledBack(PolicySetRolledBack),
     PolicySwapRefused(PolicySwapRefused),
-    ConfigRestartNeeded { reason: Reason, keys: Vec<String> },
-    TemplateSuperseded { reason: Reason, template: String },
+    ConfigRestartNeeded {
+        reason: Reason,
+        keys: Vec<String>,
+    },
+    TemplateSuperseded {
+        reason: Reason,
+        template: String,
+    },
     WorkReleased(WorkReleased),
     WorkAhead(WorkAhead),
     CoinbaseOnlyWanted(CoinbaseOnlyWanted),
@@ -45,19 +61,41 @@ pub enum Event {
     GateResumed(GateResumed),
     GateExpired(GateExpired),
     ModeChanged(ModeChanged),
-    WorkFailed { reason: Reason, detail: String },
+    WorkFailed {
+        reason: Reason,
+        detail: String,
+    },
     ConnectionClosed(ConnectionClosed),
+    /// Connections that were not let in, beyond those that have a `connection_closed` each.
+    ConnectionsRefused {
+        reason: Reason,
+        count: u64,
+    },
     ChannelOpened(ChannelOpened),
     TargetChanged(TargetChanged),
-    ChannelRefused { connection: u64, user_identity: String, reason: Reason, detail: String },
+    ChannelRefused {
+        connection: u64,
+        user_identity: String,
+        reason: Reason,
+        detail: String,
+    },
     ShareAccepted(ShareAccepted),
     ShareRejected(ShareRejected),
     ShareForwardResult(ShareForwardResult),
     ForwardStatus(ForwardStatus),
-    LedgerFailed { reason: Reason, detail: String },
+    LedgerFailed {
+        reason: Reason,
+        detail: String,
+    },
     BlockFound(BlockFound),
-    RecordingFailed { reason: Reason, detail: String, lost: u64 },
-    EventsDropped { count: u64 },
+    RecordingFailed {
+        reason: Reason,
+        detail: String,
+        lost: u64,
+    },
+    EventsDropped {
+        count: u64,
+    },
 }
 
 /// A duration as events have it, whole milliseconds.

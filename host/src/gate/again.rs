@@ -75,11 +75,18 @@ impl Gate {
             self.unserved_since = now;
             return vec![Action::Hold(Reason::WorkWithdrawn)];
         }
-        vec![Action::Confirmed(would_reject)]
+        let mut actions = vec![Action::Confirmed(would_reject)];
+        // Refused before, and on the tip that the chain is on again.
+        actions.extend(if self.phase == Phase::Following { Vec::new() } else { self.come_back() });
+        actions
     }
 
     /// Inline mode held something back, and observe mode does not.
     fn give_what_there_is(&mut self, now: Instant) -> Vec<Action> {
+        let back = self.come_back();
+        if self.phase == Phase::Following {
+            return back;
+        }
         let tip = self.tip;
         let on_tip = |judged: &Judged| Some(judged.template.template.previous_block_hash) == tip;
         if self.refused.as_ref().is_some_and(on_tip) {

@@ -188,7 +188,7 @@ impl Gate {
     }
 
     /// The chain may be back on the tip of what miners still have.
-    fn come_back(&mut self) -> Vec<Action> {
+    pub(super) fn come_back(&mut self) -> Vec<Action> {
         let good = |in_use: &Judged| {
             Some(in_use.template.template.previous_block_hash) == self.tip
                 && (self.mode == Mode::Observe || in_use.would_reject.is_none())
@@ -217,7 +217,7 @@ impl Gate {
     pub(super) fn await_verdict(&mut self, template: Arc<Template>) -> Vec<Action> {
         let mut actions = Vec::new();
         let known = |pending: &Pending| pending.template.digest == template.digest;
-        let in_use = self.phase == Phase::Following && self.in_use() == Some(template.digest);
+        let in_use = self.in_use() == Some(template.digest);
         if in_use || self.pending.iter().any(known) {
             // The same once more: the verdict under way, or one more on the work in use, decides.
             return actions;
@@ -285,8 +285,10 @@ impl Gate {
                 return self.release(now, pending, Some(late));
             }
             self.phase = Phase::Holding;
+            let refused = self.in_use.as_ref().is_some_and(|in_use| self.on_the_tip(&in_use.template));
             let reason = match newest {
                 Some(_) => Reason::PrevhashVerdictTimeout,
+                None if refused => Reason::PrevhashHeld,
                 None => Reason::PrevhashTemplateMissing,
             };
             actions.push(Action::Hold(reason));

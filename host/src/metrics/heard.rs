@@ -262,6 +262,7 @@ impl Listener for HeardMetrics {
             Event::GatewayStarted(_)
             | Event::GatewayStopped { .. }
             | Event::ConnectionClosed(_)
+            | Event::ConnectionsRefused { .. }
             | Event::TargetChanged(_)
             | Event::ShareRejected(_) => {}
             Event::SourceUp { .. } => {

@@ -5,6 +5,7 @@ use super::{
     admission::Door,
     begun, connection,
     outbox::Close,
+    rate::Bucket,
     users::{UserCheck, Users},
     view::MinersView,
 };
@@ -12,6 +13,7 @@ use crate::{
     event::{Event, Events, schema},
     ledger::Ledger,
     noise::{AuthorityPublicKey, AuthoritySecretKey},
+    reason::Reason,
 };
 use std::{
     io,
@@ -26,7 +28,11 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
+    time::Instant,
 };
+
+/// Refused connections that are told one by one at once, and how many a second later.
+const REFUSALS: (f64, f64) = (64.0, 8.0);
 
 /// What a server is made from.
 pub struct ServerParts {
@@ -110,16 +116,18 @@ impl Server {
     pub async fn run(self, mut shutdown: watch::Receiver<bool>) {
         let mut tasks = JoinSet::new();
         let mut number = 0;
+        let mut refusals = Refusals::new(self.shared.events.clone());
         tasks.spawn(self.shared.users.clone().follow(shutdown.clone()));
         loop {
             tokio::select! {
                 biased;
                 () = begun(&mut shutdown) => break,
                 Some(_) = tasks.join_next() => {}
+                () = tokio::time::sleep_until(refusals.due), if !refusals.untold.is_empty() => refusals.tell(),
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, peer)) => {
                         number += 1;
-                        self.admit(stream, peer, number, &shutdown, &mut tasks);
+                        self.admit(stream, peer, number, &shutdown, &mut tasks, &mut refusals);
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely; accepting at once would only spin.
@@ -130,6 +138,7 @@ impl Server {
             }
         }
         drop(self.listener);
+        refusals.tell();
         while tasks.join_next().await.is_some() {}
     }
 
@@ -141,6 +150,7 @@ impl Server {
         number: u64,
         shutdown: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
+        refusals: &mut Refusals,
     ) {
         let events = self.shared.events.clone();
         let closed = self.shared.work.borrow().closed;
@@ -149,7 +159,7 @@ impl Server {
             Ok(pass) => pass,
             Err(reason) => {
                 self.shared.view.meters.connections_refused.add(reason);
-                return report(&events, number, peer, Close::new(reason, "not accepted"));
+                return refusals.note(number, peer, reason);
             }
         };
         let shared = self.shared.clone();
@@ -165,6 +175,48 @@ impl Server {
             connections.fetch_sub(1, Ordering::Relaxed);
             report(&events, number, peer, close);
         });
+    }
+}
+
+/// Tells of connections that were not let in: each for itself while they are few, the others as a number a
+/// second. Whoever keeps knocking must not fill the disk with it.
+struct Refusals {
+    events: Events,
+    each: Bucket,
+    untold: Vec<(Reason, u64)>,
+    /// When the others are told.
+    due: Instant,
+}
+
+impl Refusals {
+    fn new(events: Events) -> Self {
+        let now = Instant::now();
+        Self {
+            events,
+            each: Bucket::new(REFUSALS.0, REFUSALS.1, now.into_std()),
+            untold: Vec::new(),
+            due: now,
+        }
+    }
+
+    fn note(&mut self, number: u64, peer: SocketAddr, reason: Reason) {
+        let now = Instant::now();
+        if self.each.take(now.into_std()) {
+            return report(&self.events, number, peer, Close::new(reason, "not accepted"));
+        }
+        if self.untold.is_empty() {
+            self.due = now + Duration::from_secs(1);
+        }
+        match self.untold.iter_mut().find(|(of, _)| *of == reason) {
+            Some((_, count)) => *count += 1,
+            None => self.untold.push((reason, 1)),
+        }
+    }
+
+    fn tell(&mut self) {
+        for (reason, count) in self.untold.drain(..) {
+            self.events.emit(Event::ConnectionsRefused { reason, count });
+        }
     }
 }
 
