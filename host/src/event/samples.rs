@@ -258,6 +258,7 @@ fn of_miners(text: fn(&str) -> String) -> Vec<Event> {
             reason: Reason::IdleTimeout,
             detail: String::new(),
         }),
+        Event::ConnectionsRefused { reason: Reason::PrevhashHoldExpired, count: 4_211 },
         Event::ChannelOpened(ChannelOpened {
             connection: 12,
             channel: 2,

@@ -17,6 +17,7 @@ use bitcoin::{
     hashes::{Hash, HashEngine, sha256d},
 };
 pub use coinbase::{CoinbaseError, EXTRANONCE_LEN};
+use std::sync::OnceLock;
 
 /// Work for miners: an admitted template with its coinbase in two parts.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Job {
     /// Serial of the future job that this one became, now that its tip is there: the same coinbase and
     /// transactions.
     pub ahead: Option<u64>,
+    /// Room for what the job's message is for every channel alike, encoded once for all connections.
+    pub(crate) encoded: OnceLock<Vec<u8>>,
 }
 
 impl Job {
@@ -45,7 +48,8 @@ impl Job {
     pub fn new(template: Admitted<Template>, serial: u64) -> Result<Self, CoinbaseError> {
         let (coinbase_prefix, coinbase_suffix) = template.coinbase.split()?;
         let network_target = Target::from_compact(template.bits);
-        Ok(Self { serial, template, coinbase_prefix, coinbase_suffix, network_target, ahead: None })
+        let (ahead, encoded) = (None, OnceLock::new());
+        Ok(Self { serial, template, coinbase_prefix, coinbase_suffix, network_target, ahead, encoded })
     }
 
     /// The merkle root for one full extranonce, internal byte order.

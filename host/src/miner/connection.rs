@@ -42,7 +42,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for the last words to leave.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Bytes read at once.
-const READ_LEN: usize = 64 << 10;
+const READ_LEN: usize = 32 << 10;
 /// Frames handled before others have their turn.
 const TURN: usize = 32;
 /// Bytes that are written before the frames of a burst have all had their turn.

@@ -4,7 +4,10 @@ use super::channel::Channel;
 use crate::{job::Job, noise::Sealer, reason::Reason, sv2};
 use binary_sv2::{Encodable, GetSize, Seq0255, Str0255, Sv2Option, U256};
 use bitcoin::{Target, TxMerkleNode, hashes::Hash};
-use mining_sv2::{NewExtendedMiningJob, NewMiningJob, SetNewPrevHash, SetTarget};
+use mining_sv2::{
+    CHANNEL_BIT_NEW_EXTENDED_MINING_JOB, MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB, NewExtendedMiningJob,
+    NewMiningJob, SetNewPrevHash, SetTarget,
+};
 use parsers_sv2::{IsSv2Message, Mining};
 use std::sync::Arc;
 
@@ -43,6 +46,14 @@ impl Outbox {
 
     pub(super) fn send<M: IsSv2Message + Encodable + GetSize>(&mut self, message: M) -> Result<(), Close> {
         sv2::encode(&mut self.sealer, message, &mut self.bytes)
+            .map_err(|error| Close::new(Reason::InternalError, error.to_string()))
+    }
+
+    /// A message of the base protocol whose payload is encoded already.
+    fn send_encoded(&mut self, msg_type: u8, channel_msg: bool, payload: &[u8]) -> Result<(), Close> {
+        let header = sv2::Header { extension: 0, channel_msg, msg_type, length: payload.len() };
+        self.sealer
+            .seal_frame(&header.to_bytes(), payload, &mut self.bytes)
             .map_err(|error| Close::new(Reason::InternalError, error.to_string()))
     }
 }
@@ -170,17 +181,42 @@ fn send_extended_job(
     min_ntime: Option<u32>,
     out: &mut Outbox,
 ) -> Result<(), Close> {
+    let shared = match job.encoded.get() {
+        Some(shared) => shared,
+        None => {
+            let shared = shared_part(job)?;
+            job.encoded.get_or_init(|| shared)
+        }
+    };
+    let option: &[u8] = if min_ntime.is_some() { &[1] } else { &[0] };
+    let min_ntime = min_ntime.map(u32::to_le_bytes);
+    let min_ntime = min_ntime.as_ref().map_or(&[][..], |time| &time[..]);
+    let ids = [channel_id.to_le_bytes(), job_id.to_le_bytes()].concat();
+    out.send_encoded(
+        MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB,
+        CHANNEL_BIT_NEW_EXTENDED_MINING_JOB,
+        &[&ids, option, min_ntime, shared].concat(),
+    )
+}
+
+/// What NewExtendedMiningJob says to everybody alike: all of it after ids and time.
+fn shared_part(job: &Job) -> Result<Vec<u8>, Close> {
     let path = job.template.facts.merkle_path.iter().map(U256::from).collect();
-    out.send(Mining::NewExtendedMiningJob(NewExtendedMiningJob {
-        channel_id,
-        job_id,
-        min_ntime: Sv2Option::new(min_ntime),
+    let message = NewExtendedMiningJob {
+        channel_id: 0,
+        job_id: 0,
+        min_ntime: Sv2Option::new(None),
         version: job.template.version.to_consensus().cast_unsigned(),
         version_rolling_allowed: true,
         merkle_path: Seq0255::new(path).map_err(impossible)?,
         coinbase_tx_prefix: job.coinbase_prefix.as_slice().try_into().map_err(impossible)?,
         coinbase_tx_suffix: job.coinbase_suffix.as_slice().try_into().map_err(impossible)?,
-    }))
+    };
+    let mut bytes = vec![0; message.get_size()];
+    message.to_bytes(&mut bytes).map_err(impossible)?;
+    // Two ids and the byte that says that there is no time.
+    bytes.drain(..4 + 4 + 1);
+    Ok(bytes)
 }
 
 fn send_tip(channel_id: u32, job: &Job, job_id: u32, min_ntime: u32, out: &mut Outbox) -> Result<(), Close> {
