@@ -127,7 +127,7 @@ pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
         let path = || merkle::path(txids.iter().map(|id| id.to_byte_array()));
         let commitment = || witness_commitment(&wtxids);
         let mut follow = || spends::follow(declared, &parsed, &txids, &mut found);
-        if count < SHARE {
+        if threads(count) < 2 {
             return (follow(), path(), commitment());
         }
         let (path, commitment) = (scope.spawn(path), scope.spawn(commitment));
@@ -216,10 +216,15 @@ struct Ids {
     traits: u32,
 }
 
+/// How many threads are worth it for so many transactions.
+fn threads(count: usize) -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    cores.min(MAX_THREADS).min(count.div_ceil(SHARE)).max(1)
+}
+
 /// Every transaction with its ids, in block order. The first error of the block is the one reported.
 fn read_all(entries: &[DeclaredTransaction]) -> Result<Vec<(Transaction, Ids)>, TemplateError> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-    let share = entries.len().div_ceil(cores).max(SHARE);
+    let share = entries.len().div_ceil(threads(entries.len())).max(1);
     thread::scope(|scope| {
         let others = entries.chunks(share).enumerate().skip(1);
         let others: Vec<_> =
