@@ -1,13 +1,15 @@
 //! 1,000 swaps of the policy set under a stream of evaluations: p50 and p99 of an evaluation, as the
 //! gateway asks for it, with the swaps and without, in the same run.
 //!
-//! "stores" only exchanges the two sets that are there (a rollback); "proposals" does the whole of it, 100
-//! times: loading, checking, replaying the last 16 templates on both sets, one swap. Every answer is
+//! "stores" only exchanges the two sets that are there (a rollback); "proposals" does the whole of it:
+//! loading, checking, replaying the last 16 templates on both sets, one swap. Every answer is
 //! checked: none is lost, and each is what the set that signed it must say. Target: p99 with swaps at most
 //! 2 times that without, on a machine with a core for each of the two.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "../tests/policy/built.rs"]
+mod built;
 #[path = "../tests/policy/templates.rs"]
 mod templates;
 
@@ -16,7 +18,7 @@ use reservegrid::policy::{
 };
 use serde_json::json;
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,15 +30,11 @@ use templates::{mempool, with_fees};
 const WARM_UP: usize = 500;
 const RUNS: usize = 5_000;
 const SWAPS: usize = 1_000;
-const PROPOSALS: usize = 100;
 const REPLAY: usize = 16;
 const TRANSACTIONS: u64 = 2_500;
 
 fn main() {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies");
-    let module =
-        std::env::var_os("RESERVEGRID_POLICY_DIR").map_or(default, PathBuf::from).join("fee-floor.wasm");
-    assert!(module.is_file(), "{} is not there: run `make policies`", module.display());
+    let module = built::module("fee-floor");
     // The first accepts the templates, the second refuses them.
     let lists = [1, 1_000_000].map(|floor| vec![spec(&module, floor)]);
     // Patient, so that a busy machine changes no verdict: what is measured is the time.
@@ -92,7 +90,7 @@ fn main() {
         let proposal = store.prepare(store.turn().unwrap(), list).expect("loads");
         proposal.commit();
     };
-    for (name, count, swap) in [("stores", SWAPS, rollback), ("proposals", PROPOSALS, propose)] {
+    for (name, count, swap) in [("stores", SWAPS, rollback), ("proposals", SWAPS, propose)] {
         let done = AtomicBool::new(false);
         let (mut times, took) = std::thread::scope(|scope| {
             let swapping = scope.spawn(|| {

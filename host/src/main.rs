@@ -367,11 +367,10 @@ fn reasons(json: bool) -> Result<()> {
                 })
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&all)?);
+        cli::say(serde_json::to_string_pretty(&all)?)?;
     } else {
-        for r in Reason::ALL {
-            println!("{:<10} {:<34} {}", r.category(), r.code(), r.meaning());
-        }
+        let line = |r: &Reason| format!("{:<10} {:<34} {}", r.category(), r.code(), r.meaning());
+        cli::say(Reason::ALL.iter().map(line).collect::<Vec<_>>().join("\n"))?;
     }
     Ok(())
 }

@@ -117,7 +117,7 @@ fn a_policy_of_contract_0_1_0_judges_as_on_the_first_day() {
     assert_eq!(policy.contract().as_str(), "0.1.0");
     assert_eq!(
         serde_json::to_string(policy.info()).unwrap(),
-        r#"{"name":"published","version":"0.1.0","summary":"Says what it was shown.","codes":[["shown","What the contract shows of a template."]],"settings_schema":"{\"type\":\"object\"}"}"#
+        r#"{"name":"published","version":"0.1.0","summary":"Says what it was shown.","codes":[{"code":"shown","meaning":"What the contract shows of a template."}],"settings_schema":"{\"type\":\"object\"}"}"#
     );
     let context = Context {
         taken_at: 1_750_000_700,

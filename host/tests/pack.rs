@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "policy/built.rs"]
+mod built;
 #[path = "policy/pack.rs"]
 mod pack;
 #[path = "policy/templates.rs"]
@@ -83,7 +85,7 @@ fn the_pack_has_the_codes_of_the_catalogue_and_no_two_policies_share_one() {
     let codes: Vec<&str> = set
         .policies()
         .iter()
-        .flat_map(|policy| policy.info().codes.iter().map(|(code, _)| &**code))
+        .flat_map(|policy| policy.info().codes.iter().map(|code| code.code.as_str()))
         .collect();
     assert_eq!(codes.len(), catalogue.len(), "a code twice: {codes:?}");
     assert_eq!(codes.into_iter().collect::<BTreeSet<_>>(), catalogue);
@@ -141,7 +143,7 @@ fn a_wrongly_declared_template_is_for_an_enforcing_integrity_to_refuse() {
         let Judgement { verdict, decided_by, .. } = PolicySet::load(&engine, specs).unwrap().evaluate(inputs);
         (verdict.reason_code.map(|code| code.to_string()), decided_by)
     };
-    let spec = |name| PolicySpec { module: pack::module(name), ..pack::spec(name) };
+    let spec = |name| PolicySpec { module: built::module(name), ..pack::spec(name) };
     let (floor, integrity) = (spec("fee-floor"), spec("integrity"));
     let watching = PolicySpec { enforcement: Enforcement::Monitor, ..integrity.clone() };
     let refused = (Some(Reason::TemplateSourceInvalid.code().to_owned()), None);

@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "policy/built.rs"]
+mod built;
 #[path = "policy/hostile.rs"]
 mod hostile;
 #[path = "policy/templates.rs"]
 mod templates;
 
+use built::module;
 use reservegrid::{
     policy::{
         DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, Judge, Judgement, PolicyEngine, PolicyFault,
@@ -17,21 +20,8 @@ use reservegrid::{
     template::{Context, Template, facts::assemble},
 };
 use serde_json::{Value, json};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use templates::{mempool, with_fees};
-
-/// The component that `make policies` builds.
-fn fee_floor() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies");
-    let dir = std::env::var_os("RESERVEGRID_POLICY_DIR").map_or(default, PathBuf::from);
-    let path = dir.join("fee-floor.wasm");
-    assert!(path.is_file(), "{} is not there: run `make policies`", path.display());
-    path
-}
 
 fn spec(module: impl Into<PathBuf>, settings: Value) -> PolicySpec {
     PolicySpec {
@@ -59,7 +49,7 @@ fn patient() -> EngineLimits {
 }
 
 fn load(settings: Value) -> PolicySet {
-    load_set(patient(), &[spec(fee_floor(), settings)]).unwrap()
+    load_set(patient(), &[spec(module("fee-floor"), settings)]).unwrap()
 }
 
 /// The only fault of a set that does not load.
@@ -132,8 +122,10 @@ fn every_other_code_of_fee_floor_comes_through_the_engine() {
 
 #[test]
 fn the_first_rejection_decides_and_what_was_said_before_is_kept() {
-    let mut specs =
-        [spec(fee_floor(), json!({ "min_avg_fee": { "mid": 0, "high": 0 } })), spec(fee_floor(), tiers())];
+    let mut specs = [
+        spec(module("fee-floor"), json!({ "min_avg_fee": { "mid": 0, "high": 0 } })),
+        spec(module("fee-floor"), tiers()),
+    ];
     specs[1].name = "strict".into();
     let set = load_set(patient(), &specs).unwrap();
     let judgement = set.evaluate(&inputs(with_fees([1]), mempool(0)));
@@ -157,13 +149,13 @@ fn the_same_inputs_take_the_same_fuel_on_any_set() {
 #[test]
 fn other_settings_other_fuel_or_other_memory_make_another_set() {
     let digest = |settings, fuel| {
-        let spec = PolicySpec { fuel, ..spec(fee_floor(), settings) };
+        let spec = PolicySpec { fuel, ..spec(module("fee-floor"), settings) };
         load_set(EngineLimits::default(), &[spec]).unwrap().digest()
     };
     let base = digest(tiers(), DEFAULT_FUEL);
     assert_ne!(base, digest(tiers(), DEFAULT_FUEL + 1));
     let memory = EngineLimits { memory_bytes: 32 << 20, ..EngineLimits::default() };
-    assert_ne!(base, load_set(memory, &[spec(fee_floor(), tiers())]).unwrap().digest());
+    assert_ne!(base, load_set(memory, &[spec(module("fee-floor"), tiers())]).unwrap().digest());
     assert_ne!(base, digest(json!({ "min_avg_fee": { "mid": 0, "high": 0 } }), DEFAULT_FUEL));
 }
 
@@ -171,7 +163,7 @@ fn other_settings_other_fuel_or_other_memory_make_another_set() {
 fn every_fault_of_every_policy_is_reported_at_once() {
     let bad = json!({ "min_avg_fee": { "mid": "x" }, "tiers": 5, "floor": 1 });
     let specs = [
-        spec(fee_floor(), bad),
+        spec(module("fee-floor"), bad),
         PolicySpec { name: "gone".into(), ..spec("/nonexistent/gone.wasm", json!({})) },
     ];
     let faults = load_set(EngineLimits::default(), &specs).unwrap_err();
@@ -191,7 +183,7 @@ fn every_fault_of_every_policy_is_reported_at_once() {
 
 #[test]
 fn a_module_with_another_digest_than_pinned_is_refused() {
-    let fault = fault(PolicySpec { sha256: Some([0; 32]), ..spec(fee_floor(), tiers()) });
+    let fault = fault(PolicySpec { sha256: Some([0; 32]), ..spec(module("fee-floor"), tiers()) });
     assert_eq!(fault.reason, Reason::PolicyModuleInvalid);
     assert!(fault.detail.contains("not the one that the configuration pins"), "{fault}");
 }
@@ -446,7 +438,7 @@ fn a_policy_that_asks_and_then_fails_lets_nothing_through() {
 
 #[test]
 fn a_small_budget_for_evaluations_does_not_keep_a_policy_from_being_loaded() {
-    let set = load_set(patient(), &[PolicySpec { fuel: 1, ..spec(fee_floor(), tiers()) }]).unwrap();
+    let set = load_set(patient(), &[PolicySpec { fuel: 1, ..spec(module("fee-floor"), tiers()) }]).unwrap();
     let judgement = set.evaluate(&inputs(with_fees([500]), mempool(0)));
     assert_eq!(judgement.verdict.reason_code.unwrap().as_str(), Reason::PolicyFuelExhausted.code());
     assert!(judgement.verdict.reason_detail.unwrap().contains("its 1 units"));
@@ -454,7 +446,7 @@ fn a_small_budget_for_evaluations_does_not_keep_a_policy_from_being_loaded() {
 
 fn judge(limits: EngineLimits, workers: usize) -> Judge {
     let engine = PolicyEngine::start(limits, None).unwrap();
-    let store = PolicyStore::load(engine, vec![spec(fee_floor(), tiers())], 0).unwrap();
+    let store = PolicyStore::load(engine, vec![spec(module("fee-floor"), tiers())], 0).unwrap();
     Judge::new(Arc::new(store), workers)
 }
 

@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+#[path = "policy/built.rs"]
+mod built;
 #[path = "policy/hostile.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
 mod hostile;
 #[path = "policy/templates.rs"]
 mod templates;
 
+use built::module;
 use reservegrid::{
     policy::{
         DEFAULT_FUEL, Enforcement, EngineLimits, Inputs, Judge, Judged, Judgement, Monitored, PolicyEngine,
@@ -21,7 +24,6 @@ use reservegrid::{
 use serde_json::json;
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -30,19 +32,10 @@ use std::{
 };
 use templates::{mempool, with_fees};
 
-/// The component that `make policies` builds.
-fn fee_floor() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies");
-    let dir = std::env::var_os("RESERVEGRID_POLICY_DIR").map_or(default, PathBuf::from);
-    let path = dir.join("fee-floor.wasm");
-    assert!(path.is_file(), "{} is not there: run `make policies`", path.display());
-    path
-}
-
 fn spec(name: &str, min_avg_fee: u64) -> PolicySpec {
     PolicySpec {
         name: name.into(),
-        module: fee_floor(),
+        module: module("fee-floor"),
         sha256: None,
         settings: json!({ "min_avg_fee": { "low": min_avg_fee, "mid": min_avg_fee, "high": min_avg_fee } }),
         fuel: DEFAULT_FUEL,

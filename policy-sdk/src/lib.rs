@@ -42,8 +42,11 @@
 
 #[doc(hidden)]
 pub mod bindings;
+pub mod columns;
 #[doc(hidden)]
 pub mod guest;
+#[cfg(any(target_arch = "wasm32", test))] // the heap of natively run tests is another
+mod heap;
 mod settings;
 mod template;
 pub mod testing;

@@ -1,16 +1,15 @@
 //! The template as a policy sees it: scalars, the coinbase, discrepancies, and columns of rows.
 //!
-//! Columns are fetched from the gateway some thousand rows at a time, so a walk through all
-//! transactions costs a few calls and little memory. Two ways to walk: the iterators
+//! Columns are fetched from the gateway many thousand rows at a time, so a walk through all transactions
+//! costs a call or two. Two ways to walk: the iterators
 //! ([`Template::fees`] and its like) read best; [`Template::chunks`] hands out plain slices, and a loop
 //! over slices is several times faster in wasm. Take it where every transaction is looked at.
 
 use crate::{CoinbaseTransaction, Discrepancy, DiscrepancyKind, TemplateSummary};
 use std::cell::OnceCell;
 
-/// Rows in one call. Large enough to make the call itself negligible, small enough for the guest's
-/// memory; the contract allows 16,384.
-const CHUNK: u32 = 4096;
+/// Rows in one call: as many as the contract allows, which is a whole block.
+const CHUNK: u32 = 16_384;
 
 /// Where a template's data comes from: the gateway, or a test. Each column function gives the rows
 /// `[start, start + count)` that exist; units are those of the iterators of [`Template`].

@@ -86,6 +86,7 @@ pub struct GatewayConfig {
     variables: BTreeMap<String, String>,
     folder: Arc<TempDir>,
     runs: Arc<AtomicU32>,
+    address_space: Option<u64>,
 }
 
 impl GatewayConfig {
@@ -100,6 +101,7 @@ impl GatewayConfig {
             variables: BTreeMap::new(),
             folder: Arc::new(folder),
             runs: Arc::default(),
+            address_space: None,
         };
         config.table.insert("mode".into(), mode.into());
         let authority = bitcoin::base58::encode_check(&[0x24; 32]);
@@ -114,6 +116,13 @@ impl GatewayConfig {
     #[must_use]
     pub fn mode(mut self, mode: &str) -> Self {
         self.table.insert("mode".into(), mode.into());
+        self
+    }
+
+    /// The most address space that the gateway may have, KiB (`ulimit -v`).
+    #[must_use]
+    pub fn address_space(mut self, most: u64) -> Self {
+        self.address_space = Some(most);
         self
     }
 
@@ -262,7 +271,11 @@ impl Gateway {
         let path = config.file();
         let run = config.runs.fetch_add(1, Ordering::Relaxed);
         let mut command = command()?;
-        command.arg("run").arg("--config").arg(&path).envs(&config.variables).current_dir(config.folder());
+        command.arg("run").arg("--config").arg(&path);
+        if let Some(most) = config.address_space {
+            command = limited(&command, most);
+        }
+        command.envs(&config.variables).current_dir(config.folder());
         let events = Tail::at_end(config.folder().join("events.ndjson"))?;
         let process = Process::start(&format!("gateway-{run}"), command, config.folder())?;
         Ok(Self { process, events, config: config.clone(), listen: None, authority_key: None, api: None })
@@ -465,6 +478,20 @@ pub fn command() -> Result<Command> {
         }
     }
     Ok(command)
+}
+
+/// The same command, started by a shell that limits its address space, KiB.
+fn limited(command: &Command, address_space: u64) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", &address_space.to_string()]);
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! and let go, a node without a usable template still tells its tip, and every miner is told of a new one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "modes/hostile.rs"]
+mod hostile;
 #[path = "modes/policy.rs"]
 mod wat_policy;
 

@@ -216,6 +216,10 @@ fn workspace(toolchain: &Toolchain, manifest: &Path) -> Result<PathBuf, BuildErr
 /// A stack of 128 KiB: the usual mebibyte would be a quarter of a thousand pages of memory to make and
 /// wipe for every verdict. Below it there is nothing, so an overflow is a trap.
 const STACK: &str = "-Clink-arg=-zstack-size=131072";
+/// A heap of 256 KiB from the start: the columns of a full block fit, so that an evaluation need not make
+/// its memory larger, which costs more than the whole of an ordinary rule. Pages that are not touched
+/// cost nothing.
+const HEAP: &str = "-Clink-arg=--initial-heap=262144";
 /// Loops over columns take several rows at a time. Fixed-width SIMD gives the same bits everywhere.
 const FEATURES: &str = "-Ctarget-feature=+simd128";
 
@@ -224,7 +228,7 @@ const FEATURES: &str = "-Ctarget-feature=+simd128";
 fn flags(workspace: &Path) -> OsString {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
-    let mut flags = OsString::from(format!("{STACK}\u{1f}{FEATURES}\u{1f}--remap-path-prefix="));
+    let mut flags = OsString::from(format!("{STACK}\u{1f}{HEAP}\u{1f}{FEATURES}\u{1f}--remap-path-prefix="));
     flags.push(workspace);
     flags.push("=/src");
     if let Some(cargo_home) = cargo_home {

@@ -5,7 +5,7 @@
 
 use super::{InputFault, engine::Engine};
 use crate::{
-    policy::{DEFAULT_FUEL, EngineLimits, PolicyFault, PolicyInfo},
+    policy::{CodeInfo, DEFAULT_FUEL, EngineLimits, PolicyFault, PolicyInfo},
     reason::Reason,
 };
 use serde::Serialize;
@@ -53,18 +53,9 @@ pub struct Described {
     /// What it does.
     pub summary: String,
     /// What it can reject with.
-    pub codes: Vec<Code>,
+    pub codes: Vec<CodeInfo>,
     /// JSON Schema of its settings.
     pub settings_schema: Value,
-}
-
-/// One reason code.
-#[derive(Clone, Debug, Serialize)]
-pub struct Code {
-    /// The code.
-    pub code: String,
-    /// What it means.
-    pub meaning: String,
 }
 
 /// The limits of one evaluation.
@@ -96,7 +87,7 @@ impl From<PolicyInfo> for Described {
             name,
             version,
             summary,
-            codes: codes.into_iter().map(|(code, meaning)| Code { code, meaning }).collect(),
+            codes,
             settings_schema: serde_json::from_str(&settings_schema).unwrap_or_default(),
         }
     }

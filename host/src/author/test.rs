@@ -137,7 +137,7 @@ fn judge_cases(engine: &Engine, module: &Path, cases: &[Case], out: &mut dyn Wri
         *(if differences.is_empty() { &mut outcome.passed } else { &mut outcome.failed }) += 1;
     }
     let unreached: Vec<_> =
-        info.codes.iter().map(|(code, _)| code.as_str()).filter(|code| !reached.contains(*code)).collect();
+        info.codes.iter().map(|code| code.code.as_str()).filter(|code| !reached.contains(*code)).collect();
     outcome.unreached = unreached.len();
     writeln!(out, "  {} cases, {} passed, {} failed", cases.len(), outcome.passed, outcome.failed)?;
     if !unreached.is_empty() {

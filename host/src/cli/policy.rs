@@ -1,5 +1,6 @@
 //! `reservegrid policy ...`: the arguments, and what becomes of the results.
 
+use super::say;
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum, value_parser};
 use reservegrid::{
@@ -127,11 +128,11 @@ impl PolicyCommand {
         let as_expected = match self {
             Self::New { name, dir, sdk } => {
                 let project = new::new(&name, dir.as_deref(), sdk.as_deref())?;
-                println!("{}: see README.md there for the next commands", project.display());
+                say(format_args!("{}: see README.md there for the next commands", project.display()))?;
                 true
             }
             Self::Build { crate_dir, out } => {
-                println!("{}", build::build(&crate_dir, out.as_deref())?.display());
+                say(build::build(&crate_dir, out.as_deref())?.display())?;
                 true
             }
             Self::Inspect { module, format } => {
@@ -149,14 +150,14 @@ impl PolicyCommand {
             }
             Self::Run { module, template, settings } => {
                 let judgement = run::run(&module, &template, settings.as_deref())?;
-                println!("{}", serde_json::to_string(&judgement.verdict)?);
+                say(serde_json::to_string(&judgement.verdict)?)?;
                 if judgement.infrastructure_fault {
                     return Ok(ExitCode::from(EXIT_UNAVAILABLE));
                 }
                 judgement.verdict.accepted
             }
             Self::Remote(command) => {
-                println!("{}", crate::runtime()?.block_on(remote::run(command))?);
+                say(crate::runtime()?.block_on(remote::run(command))?)?;
                 true
             }
             Self::Replay { recordings, config } => {
@@ -169,8 +170,8 @@ impl PolicyCommand {
 
 fn print<T: Serialize + Display>(value: &T, format: Format) -> Result<()> {
     match format {
-        Format::Text => print!("{value}"),
-        Format::Json => println!("{}", serde_json::to_string_pretty(value)?),
+        Format::Text => say(value.to_string().trim_end())?,
+        Format::Json => say(serde_json::to_string_pretty(value)?)?,
     }
     Ok(())
 }

@@ -1,10 +1,13 @@
 //! One call of a guest, on an instance of its own, and what it means when the call does not come back.
 //!
+//! An instance is made, called once, and thrown away. Making and calling are apart, because it can be made
+//! before there is anything to judge (see [`super::ready`]).
+//!
 //! What goes wrong is told apart by type, never by text. A panic on the way is a fault of the gateway
 //! or of wasmtime: it must not take the process down, and it must not let a template through.
 
 use super::{
-    contract::{Guest, Inputs, State, TooEarly},
+    contract::{Guest, Inputs, Instance, State, TooEarly},
     engine::{EngineLimits, Exceeded, PolicyEngine},
 };
 use crate::reason::Reason;
@@ -46,40 +49,75 @@ pub(super) struct Budget {
     pub(super) time: Duration,
 }
 
-/// Calls a guest.
-pub(super) fn call<R>(
-    engine: &PolicyEngine,
-    guest: &dyn Guest,
-    inputs: Option<Inputs>,
-    budget: Budget,
-    invoke: impl FnOnce(&dyn Guest, &mut Store<State>) -> wasmtime::Result<R>,
-) -> Result<Answer<R>, Stopped> {
-    let loading = inputs.is_none();
-    let run = || {
-        let mut store = Store::new(&engine.engine, State::new(&engine.limits, inputs));
+/// An instance that nobody has called yet.
+pub(super) struct Fresh {
+    store: Store<State>,
+    instance: Box<dyn Instance>,
+}
+
+impl Fresh {
+    /// Makes an instance. What its module does at its start is paid from the fuel of the call.
+    pub(super) fn new(engine: &PolicyEngine, guest: &dyn Guest, budget: Budget) -> wasmtime::Result<Self> {
+        let mut store = Store::try_new(&engine.engine, State::new(&engine.limits))?;
         store.limiter(|state| &mut state.limiter);
         store.set_hostcall_fuel(MAX_FROM_GUEST);
         store.set_max_component_handles(MAX_HANDLES);
         store.set_epoch_deadline(EngineLimits::ticks(budget.time));
-        let answer = store.set_fuel(budget.fuel).and_then(|()| invoke(guest, &mut store));
+        store.set_fuel(budget.fuel)?;
+        let instance = guest.instantiate(&mut store)?;
+        Ok(Self { store, instance })
+    }
+
+    /// Calls it. The time begins now; the fuel began when it was made.
+    pub(super) fn call<R>(
+        &mut self,
+        inputs: Option<Inputs>,
+        budget: Budget,
+        invoke: impl FnOnce(&dyn Instance, &mut Store<State>) -> wasmtime::Result<R>,
+    ) -> wasmtime::Result<Answer<R>> {
+        let Self { store, instance } = self;
+        store.data_mut().inputs = inputs;
+        store.set_epoch_deadline(EngineLimits::ticks(budget.time));
+        let answer = invoke(&**instance, store)?;
+        let left = store.get_fuel()?;
         let state = store.data();
-        let late = || if loading { late_while_loading(budget) } else { deadline_exceeded(&engine.limits) };
-        let classify = |error| classify(&error, budget.fuel, late);
-        let left = store.get_fuel().map_err(classify)?;
         Ok(Answer {
-            answer: answer.map_err(classify)?,
+            answer,
             fuel: budget.fuel.saturating_sub(left),
             memory: state.limiter.memory(),
             asked_for_discrepancies: state.asked_for_discrepancies,
         })
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-        let detail = "the gateway itself failed while the policy ran; please report it".into();
-        Err(Stopped { reason: Reason::PolicyTrapped, detail, infrastructure: true })
-    })
+    }
 }
 
-/// What an error means. `late` is what it means that the clock stopped the guest.
+/// Makes an instance and calls it, while a module is loaded.
+pub(super) fn call<R>(
+    engine: &PolicyEngine,
+    guest: &dyn Guest,
+    budget: Budget,
+    invoke: impl FnOnce(&dyn Instance, &mut Store<State>) -> wasmtime::Result<R>,
+) -> Result<Answer<R>, Stopped> {
+    let run = || Fresh::new(engine, guest, budget)?.call(None, budget, invoke);
+    guard(budget.fuel, || late_while_loading(budget), run)
+}
+
+/// Runs what runs a guest, and says what it means when it does not come back. `late` is what it means that
+/// the clock stopped it.
+pub(super) fn guard<T>(
+    fuel: u64,
+    late: impl FnOnce() -> Stopped,
+    run: impl FnOnce() -> wasmtime::Result<T>,
+) -> Result<T, Stopped> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(answer) => answer.map_err(|error| classify(&error, fuel, late)),
+        Err(_) => {
+            let detail = "the gateway itself failed while the policy ran; please report it".into();
+            Err(Stopped { reason: Reason::PolicyTrapped, detail, infrastructure: true })
+        }
+    }
+}
+
+/// What an error means.
 fn classify(error: &wasmtime::Error, fuel: u64, late: impl FnOnce() -> Stopped) -> Stopped {
     let fixed = |reason, detail| Stopped { reason, detail, infrastructure: false };
     let infrastructure =
@@ -123,7 +161,7 @@ pub(super) fn deadline_exceeded(limits: &EngineLimits) -> Stopped {
     Stopped { reason: Reason::PolicyDeadlineExceeded, detail, infrastructure: true }
 }
 
-fn late_while_loading(budget: Budget) -> Stopped {
+pub(super) fn late_while_loading(budget: Budget) -> Stopped {
     let detail =
         format!("no answer within {} ms, the time for one call while it is loaded", budget.time.as_millis());
     Stopped { reason: Reason::PolicyDeadlineExceeded, detail, infrastructure: true }

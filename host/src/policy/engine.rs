@@ -5,7 +5,7 @@
 //! millisecond) stops whatever fuel let through; missing it says something about this machine alone.
 //! Everything that could make two machines disagree (threads, relaxed SIMD, NaN bits) is off.
 
-use super::{cache::CodeCache, contract::Linkers, module::LoadedModules, set::PolicyFault};
+use super::{cache::CodeCache, contract::Linkers, module::LoadedModules, ready::MAX_READY, set::PolicyFault};
 use crate::reason::Reason;
 use std::{
     fmt,
@@ -14,6 +14,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, OperatorCost, PoolingAllocationConfig,
     ResourceLimiter, WasmFeatures,
@@ -74,6 +75,8 @@ pub struct PolicyEngine {
     /// Shared with the thread that compiles, which may outlive its caller's patience.
     pub(super) cache: Option<Arc<CodeCache>>,
     pub(super) modules: LoadedModules,
+    /// Places for instances that are made ahead.
+    pub(super) ready: Arc<Semaphore>,
 }
 
 impl PolicyEngine {
@@ -91,11 +94,12 @@ impl PolicyEngine {
         };
         let broken =
             |error: wasmtime::Error| unavailable(format!("the policy engine does not start: {error:#}"));
-        let engine = make(&limits).map_err(broken)?;
+        let (engine, ready) = make(&limits).map_err(broken)?;
         let linkers = Linkers::new(&engine).map_err(broken)?;
         let cache =
             cache.map(|dir| CodeCache::open(dir, &engine)).transpose().map_err(unavailable)?.map(Arc::new);
-        Ok(Arc::new(Self { engine, linkers, limits, cache, modules: LoadedModules::default() }))
+        let ready = Arc::new(Semaphore::new(ready as usize));
+        Ok(Arc::new(Self { engine, linkers, limits, cache, modules: LoadedModules::default(), ready }))
     }
 
     /// What an evaluation may use up.
@@ -116,23 +120,26 @@ impl fmt::Debug for PolicyEngine {
     }
 }
 
-fn make(limits: &EngineLimits) -> wasmtime::Result<Engine> {
+/// The engine, and how many instances may be made ahead: where there is no address space for the pool, what
+/// waits would take it from what is asked.
+fn make(limits: &EngineLimits) -> wasmtime::Result<(Engine, u32)> {
     let mut config = config();
     // A place for each verdict and, beside those, for monitored policies, for the replay of a proposed
-    // set, and for the loading of one.
-    let slots = u32::try_from(limits.workers).unwrap_or(u32::MAX).clamp(1, 64) + 4;
+    // set, and for the loading of one; and the places of what is made ahead.
+    let slots = u32::try_from(limits.workers).unwrap_or(u32::MAX).clamp(1, 64) + 4 + MAX_READY;
     config.allocation_strategy(pool(limits, slots));
-    let engine = Engine::new(&config).or_else(|error| {
+    let pooled = Engine::new(&config).map(|engine| (engine, MAX_READY));
+    let (engine, ready) = pooled.or_else(|error| {
         tracing::warn!(
             %error,
             "no address space for a pool of policy instances (`ulimit -v`, a small container?); they are \
              allocated one by one, which makes every evaluation slower"
         );
         config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
-        Engine::new(&config)
+        Engine::new(&config).map(|engine| (engine, 0))
     })?;
     start_clock(&engine)?;
-    Ok(engine)
+    Ok((engine, ready))
 }
 
 fn config() -> Config {

@@ -4,7 +4,8 @@
 //! connections. It runs on tokio's blocking threads, a bounded number at a time. When all places are
 //! taken for longer than an evaluation can last, the answer is a rejection, not a longer queue.
 //!
-//! The set is taken from the store when the evaluation begins, and kept to its end. Monitored policies
+//! The set is taken from the store when the evaluation begins, and kept to its end. When the verdict is
+//! delivered, the same thread throws away what was used and makes instances for the next one. Monitored policies
 //! are asked afterwards, in one place of their own: they never make a verdict wait.
 
 use super::{
@@ -14,7 +15,11 @@ use super::{
 };
 use crate::reason::Reason;
 use std::{sync::Arc, time::Instant};
-use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 /// Asks the running policy set from async code.
 #[derive(Clone, Debug)]
@@ -80,20 +85,26 @@ impl Judge {
             return unavailable(self.store.running(), inputs, detail);
         };
         let by = self.store.running();
+        let (deliver, delivered) = oneshot::channel();
         let evaluation = spawn_blocking({
-            let (by, inputs) = (by.clone(), inputs.clone());
+            let (store, by, inputs) = (self.store.clone(), by.clone(), inputs.clone());
             move || {
-                let _place = place; // given back when the evaluation ends, even if nobody waits for it
-                by.evaluate(&inputs)
+                let (judgement, spent) = by.judge(&inputs);
+                drop(place);
+                let _ = deliver.send(judgement); // perhaps nobody waits for it any more
+                drop(spent);
+                store.make_ready(&by);
             }
         });
-        match evaluation.await {
-            Ok(judgement) => Judged { judgement, by, inputs },
-            Err(error) if error.is_panic() => {
-                unavailable(by, inputs, "the gateway itself failed while it judged; please report it")
-            }
-            Err(_) => unavailable(by, inputs, "the evaluation was cut off: the gateway is stopping"),
+        if let Ok(judgement) = delivered.await {
+            return Judged { judgement, by, inputs };
         }
+        let panicked = evaluation.await.is_err_and(|error| error.is_panic());
+        let detail = match panicked {
+            true => "the gateway itself failed while it judged; please report it",
+            false => "the evaluation was cut off: the gateway is stopping",
+        };
+        unavailable(by, inputs, detail)
     }
 
     /// Asks the monitored policies of the set that judged. `None` when it has none, or when the gateway

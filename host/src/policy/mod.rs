@@ -13,6 +13,7 @@
 //! - [`verdict`]: verdicts, and the check of what a guest returned
 //! - [`contract`]: the WIT contract, and the template as its functions show it
 //! - [`call`]: one call of a guest, and what it means when it does not come back
+//! - [`ready`]: instances made ahead
 //! - [`module`]: from a file to something that can be instantiated; [`shape`]: what it may be made of;
 //!   [`cache`]: compiled code on disk
 //! - [`engine`]: the wasmtime engine, its limits and its clock
@@ -24,6 +25,7 @@ mod contract;
 mod engine;
 mod judge;
 mod module;
+mod ready;
 mod set;
 mod shape;
 pub mod store;
@@ -33,6 +35,6 @@ pub use contract::{Inputs, Version};
 pub use engine::{EngineLimits, PolicyEngine};
 pub use judge::{Judge, Judged, Monitored};
 pub use module::Loads;
-pub use set::{DEFAULT_FUEL, Enforcement, Policy, PolicyFault, PolicySet, PolicySpec};
+pub use set::{DEFAULT_FUEL, Enforcement, Policy, PolicyFault, PolicySet, PolicySpec, Spent};
 pub use store::PolicyStore;
-pub use verdict::{ContextValue, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict};
+pub use verdict::{CodeInfo, ContextValue, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict};

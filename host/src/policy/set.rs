@@ -9,10 +9,11 @@
 //! they do, they delay nothing and decide nothing.
 
 use super::{
-    call::{Answer, Budget, Stopped, call, deadline_exceeded, output_invalid},
+    call::{Answer, Budget, Fresh, Stopped, call, deadline_exceeded, guard, output_invalid},
     contract::{Inputs, Version},
     engine::{EngineLimits, PolicyEngine},
     module::{Module, Refused},
+    ready::{Ready, Waiting},
     verdict::{self, Judgement, PolicyInfo, PolicyResult, SetDigest, Verdict},
 };
 use crate::{config::PolicyEntry, reason::Reason, template::Template};
@@ -114,7 +115,13 @@ pub struct Policy {
     settings: String,
     fuel: u64,
     enforcement: Enforcement,
+    waiting: Waiting,
 }
+
+/// The instances made ahead that a judgement used up. To drop them takes time: do it when the judgement is
+/// where it has to be.
+#[derive(Default)]
+pub struct Spent(Vec<Ready>);
 
 impl Policy {
     /// What the operator calls it.
@@ -199,15 +206,38 @@ impl PolicySet {
         let started = Instant::now();
         for policy in &self.policies {
             let budget = Budget { fuel: policy.fuel, time: LOAD_DEADLINE };
-            call(&self.engine, &*policy.module.guest, None, budget, |guest, store| guest.instantiate(store))
+            call(&self.engine, &*policy.module.guest, budget, |_, _| Ok(()))
                 .map_err(|stopped| format!("{}: {}", policy.name, stopped.detail))?;
         }
         Ok(started.elapsed())
     }
 
+    /// Makes an instance ahead for each enforcing policy that has none, as far as there is room.
+    pub fn make_ready(&self) {
+        for policy in self.those(Enforcement::Enforce) {
+            let budget = Budget { fuel: policy.fuel, time: LOAD_DEADLINE };
+            policy.waiting.make(&self.engine, &policy.module, budget);
+        }
+    }
+
+    /// Throws away what was made ahead: the set is not the one that judges any more.
+    pub fn rest(&self) {
+        self.policies.iter().for_each(|policy| drop(policy.waiting.take()));
+    }
+
     /// Judges a template with the enforcing policies. Blocks for up to the deadline of the set; see
     /// [`super::Judge`] for async code.
     pub fn evaluate(&self, inputs: &Inputs) -> Judgement {
+        self.ask_all(inputs, None)
+    }
+
+    /// The same, sooner: on instances that were made ahead, which are left to be thrown away.
+    pub fn judge(&self, inputs: &Inputs) -> (Judgement, Spent) {
+        let mut spent = Spent::default();
+        (self.ask_all(inputs, Some(&mut spent)), spent)
+    }
+
+    fn ask_all(&self, inputs: &Inputs, mut spent: Option<&mut Spent>) -> Judgement {
         let started = Instant::now();
         let template = &inputs.template;
         let mut judgement = Judgement {
@@ -221,7 +251,7 @@ impl PolicySet {
         };
         let mut discrepancies_judged = false;
         for policy in self.those(Enforcement::Enforce) {
-            let (result, asked_for_discrepancies) = self.ask(policy, inputs, started);
+            let (result, asked_for_discrepancies) = self.ask(policy, inputs, started, spent.as_deref_mut());
             discrepancies_judged |= asked_for_discrepancies;
             if !result.verdict.accepted && judgement.verdict.accepted {
                 judgement.verdict = result.verdict.clone();
@@ -240,7 +270,7 @@ impl PolicySet {
     /// Asks the monitored policies about a template. Blocks for up to another deadline of the set.
     pub fn monitor(&self, inputs: &Inputs) -> Vec<PolicyResult> {
         let started = Instant::now();
-        self.those(Enforcement::Monitor).map(|policy| self.ask(policy, inputs, started).0).collect()
+        self.those(Enforcement::Monitor).map(|policy| self.ask(policy, inputs, started, None).0).collect()
     }
 
     /// Whether there is a policy that is only monitored.
@@ -252,21 +282,37 @@ impl PolicySet {
         self.policies.iter().filter(move |policy| policy.enforcement == enforcement)
     }
 
-    /// Asks one policy, with what is left of the set's time. Says too whether it gave an answer knowing
-    /// how the template differs from what was declared.
-    fn ask(&self, policy: &Policy, inputs: &Inputs, started: Instant) -> (PolicyResult, bool) {
+    /// Asks one policy, with what is left of the set's time; on an instance that was made ahead where
+    /// there is one, and a place to leave it. Says too whether it gave an answer knowing how the template
+    /// differs from what was declared.
+    fn ask(
+        &self,
+        policy: &Policy,
+        inputs: &Inputs,
+        started: Instant,
+        spent: Option<&mut Spent>,
+    ) -> (PolicyResult, bool) {
         let begun = Instant::now();
-        let left = self.limits().deadline.saturating_sub(started.elapsed());
+        let left = || self.limits().deadline.saturating_sub(started.elapsed());
         let mut discrepancies_judged = false;
-        let answer = if left.is_zero() {
+        let answer = if left().is_zero() {
             Err(deadline_exceeded(self.limits()))
         } else {
-            let budget = Budget { fuel: policy.fuel, time: left };
-            let settings = policy.settings.as_str();
-            call(&self.engine, &*policy.module.guest, Some(inputs.clone()), budget, |guest, store| {
-                guest.evaluate(store, settings)
-            })
-            .and_then(|Answer { answer, fuel, memory, asked_for_discrepancies }| {
+            let budget = || Budget { fuel: policy.fuel, time: left() };
+            let evaluate = |fresh: &mut Fresh| {
+                fresh.call(Some(inputs.clone()), budget(), |instance, store| {
+                    instance.evaluate(store, &policy.settings)
+                })
+            };
+            let late = || deadline_exceeded(self.limits());
+            let ready = spent.and_then(|spent| Some(spent.0.push_mut(policy.waiting.take()?)));
+            let answer = match ready {
+                Some(ready) => guard(policy.fuel, late, || evaluate(&mut ready.fresh)),
+                None => guard(policy.fuel, late, || {
+                    evaluate(&mut Fresh::new(&self.engine, &*policy.module.guest, budget())?)
+                }),
+            };
+            answer.and_then(|Answer { answer, fuel, memory, asked_for_discrepancies }| {
                 let verdict = verdict::check_verdict(answer, &policy.info).map_err(output_invalid)?;
                 discrepancies_judged = asked_for_discrepancies;
                 Ok((verdict, fuel, memory))
@@ -322,7 +368,7 @@ impl PolicyEngine {
 
     fn ask_metadata(&self, module: &Module, fuel: u64) -> Result<PolicyInfo, Refused> {
         let budget = loading(fuel);
-        let metadata = call(self, &*module.guest, None, budget, |guest, store| guest.metadata(store))
+        let metadata = call(self, &*module.guest, budget, |guest, store| guest.metadata(store))
             .map_err(|stopped| (stopped.reason, stopped.detail))?;
         verdict::check_metadata(metadata.answer).map_err(|detail| (Reason::PolicyOutputInvalid, detail))
     }
@@ -340,7 +386,7 @@ impl Policy {
             return Err(one((Reason::PolicySettingsInvalid, detail)));
         }
         let settings = spec.settings.to_string();
-        let checked = call(engine, &*module.guest, None, loading(spec.fuel), |guest, store| {
+        let checked = call(engine, &*module.guest, loading(spec.fuel), |guest, store| {
             guest.validate_settings(store, &settings)
         })
         .map_err(stopped)?;
@@ -360,6 +406,7 @@ impl Policy {
             settings,
             fuel: spec.fuel,
             enforcement: spec.enforcement,
+            waiting: Waiting::default(),
         })
     }
 }
@@ -389,3 +436,7 @@ fn digest(limits: &EngineLimits, policies: &[Policy]) -> SetDigest {
     }
     SetDigest(hash.finalize().into())
 }
+
+#[cfg(test)]
+#[path = "set_tests.rs"]
+mod tests;

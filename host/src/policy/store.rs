@@ -12,8 +12,8 @@ use super::{
     compare::{Compared, Difference},
     contract::Inputs,
     engine::{EngineLimits, PolicyEngine},
-    set::{Enforcement, Policy, PolicyFault, PolicySet, PolicySpec},
-    verdict::{Judgement, PolicyResult, SetDigest},
+    set::{Enforcement, Policy, PolicyFault, PolicySet, PolicySpec, Spent},
+    verdict::{CodeInfo, Judgement, PolicyResult, SetDigest},
 };
 use crate::reason::Reason;
 use schemars::JsonSchema;
@@ -63,10 +63,6 @@ impl LoadedSet {
     pub fn policies(&self) -> Vec<PolicyView> {
         let view = |(spec, policy): (&PolicySpec, &Policy)| {
             let info = policy.info();
-            let code = |(code, meaning): &(String, String)| CodeView {
-                code: code.clone(),
-                meaning: meaning.clone(),
-            };
             PolicyView {
                 name: spec.name.clone(),
                 enforcement: spec.enforcement,
@@ -79,7 +75,7 @@ impl LoadedSet {
                 pinned: spec.sha256.is_some(),
                 settings: spec.settings.clone(),
                 fuel: spec.fuel,
-                codes: info.codes.iter().map(code).collect(),
+                codes: info.codes.clone(),
             }
         };
         self.specs.iter().zip(self.set.policies()).map(view).collect()
@@ -93,6 +89,11 @@ impl LoadedSet {
     /// Judges with the enforcing policies. Blocks for up to the deadline of the set.
     pub fn evaluate(&self, inputs: &Inputs) -> Judgement {
         self.set.evaluate(inputs)
+    }
+
+    /// The same, with what can be thrown away later.
+    pub fn judge(&self, inputs: &Inputs) -> (Judgement, Spent) {
+        self.set.judge(inputs)
     }
 
     /// Asks the monitored policies. Blocks for up to the deadline of the set.
@@ -132,16 +133,7 @@ pub struct PolicyView {
     /// Fuel of one evaluation.
     pub fuel: u64,
     /// The codes it can give.
-    pub codes: Vec<CodeView>,
-}
-
-/// A code of a policy.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct CodeView {
-    /// The code.
-    pub code: String,
-    /// One sentence about it.
-    pub meaning: String,
+    pub codes: Vec<CodeInfo>,
 }
 
 /// The right to change the running set; there is one at a time.
@@ -209,6 +201,17 @@ impl PolicyStore {
     /// The set that judges now. Whoever holds it may finish with it.
     pub fn running(&self) -> Arc<LoadedSet> {
         self.sets.borrow().running.clone()
+    }
+
+    /// Makes instances ahead for a set, if it is the running one.
+    pub fn make_ready(&self, set: &Arc<LoadedSet>) {
+        let runs = || Arc::ptr_eq(&self.sets.borrow().running, set);
+        if runs() {
+            set.set.make_ready();
+            if !runs() {
+                set.set.rest(); // it was swapped meanwhile, and whoever did that found nothing to drop
+            }
+        }
     }
 
     /// The set before the running one.
@@ -289,7 +292,15 @@ impl PolicyStore {
             result = Ok(());
             true
         });
+        self.settle();
         result
+    }
+
+    /// After a swap: what was made ahead for the set that judges no more is thrown away.
+    fn settle(&self) {
+        if let Some(previous) = self.previous() {
+            previous.set.rest();
+        }
     }
 
     fn recent(&self) -> MutexGuard<'_, VecDeque<Inputs>> {
@@ -347,6 +358,7 @@ impl Proposal<'_> {
         if !self.is_running() {
             let old = self.store.running();
             self.store.sets.send_replace(Sets { running: self.proposed, previous: Some(old) });
+            self.store.settle();
         }
         self.difference
     }

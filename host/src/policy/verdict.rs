@@ -154,10 +154,19 @@ pub struct PolicyInfo {
     pub version: String,
     /// One sentence on what it does.
     pub summary: String,
-    /// Code and meaning of every code that it can return.
-    pub codes: Vec<(String, String)>,
+    /// Every code that it can return.
+    pub codes: Vec<CodeInfo>,
     /// JSON Schema of its settings, as the policy wrote it.
     pub settings_schema: String,
+}
+
+/// One reason code of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct CodeInfo {
+    /// The code.
+    pub code: String,
+    /// What it means and what to do about it, in one sentence.
+    pub meaning: String,
 }
 
 /// Checks a guest's metadata; the error says what is wrong with it.
@@ -168,16 +177,17 @@ pub(super) fn check_metadata(metadata: guest::PolicyMetadata) -> Result<PolicyIn
     if !name_is_fine {
         return Err(format!("its name {} is not of the form [a-z][a-z0-9-]{{0,63}}", shown(&metadata.name)));
     }
-    text("its version", &metadata.version, 64)?;
-    text("its summary", &metadata.summary, MAX_DETAIL)?;
+    let version = text("its version", metadata.version, 64)?;
+    let summary = text("its summary", metadata.summary, MAX_DETAIL)?;
     if metadata.codes.len() > MAX_CODES {
         return Err(format!("it lists {} codes, at most {MAX_CODES} are allowed", metadata.codes.len()));
     }
-    for code in &metadata.codes {
-        if PolicyCode::new(code.code.as_str()).is_none() {
-            return Err(format!("its code {} is not of the form [a-z][a-z0-9_]{{2,63}}", shown(&code.code)));
+    let mut codes = Vec::with_capacity(metadata.codes.len());
+    for guest::CodeInfo { code, meaning } in metadata.codes {
+        if PolicyCode::new(code.as_str()).is_none() {
+            return Err(format!("its code {} is not of the form [a-z][a-z0-9_]{{2,63}}", shown(&code)));
         }
-        text("the meaning of a code", &code.meaning, MAX_DETAIL)?;
+        codes.push(CodeInfo { code, meaning: text("the meaning of a code", meaning, MAX_DETAIL)? });
     }
     if metadata.settings_schema.len() > MAX_SCHEMA {
         return Err(format!("its settings schema is longer than {MAX_SCHEMA} bytes"));
@@ -186,13 +196,7 @@ pub(super) fn check_metadata(metadata: guest::PolicyMetadata) -> Result<PolicyIn
     if !schema.is_ok_and(|schema| schema.is_object()) {
         return Err("its settings schema is not a JSON object".into());
     }
-    Ok(PolicyInfo {
-        name: metadata.name,
-        version: metadata.version,
-        summary: metadata.summary,
-        codes: metadata.codes.into_iter().map(|code| (code.code, code.meaning)).collect(),
-        settings_schema: metadata.settings_schema,
-    })
+    Ok(PolicyInfo { name: metadata.name, version, summary, codes, settings_schema: metadata.settings_schema })
 }
 
 /// Checks a guest's verdict against the contract and the policy's own list of codes; the error says
@@ -205,13 +209,13 @@ pub(super) fn check_verdict(verdict: guest::Verdict, info: &PolicyInfo) -> Resul
     let code = PolicyCode::new(rejection.code.as_str()).ok_or_else(|| {
         format!("the code {} is not of the form [a-z][a-z0-9_]{{2,63}}", shown(&rejection.code))
     })?;
-    if !info.codes.iter().any(|(known, _)| known == code.as_str()) {
+    if !info.codes.iter().any(|known| known.code == code.as_str()) {
         return Err(format!(
             "the code {} is not one of the codes in the policy's metadata",
             shown(code.as_str())
         ));
     }
-    text("the detail", &rejection.detail, MAX_DETAIL)?;
+    let detail = text("the detail", rejection.detail, MAX_DETAIL)?;
     if rejection.context.len() > MAX_CONTEXT {
         return Err(format!(
             "{} context entries, at most {MAX_CONTEXT} are allowed",
@@ -230,10 +234,7 @@ pub(super) fn check_verdict(verdict: guest::Verdict, info: &PolicyInfo) -> Resul
             guest::ContextValue::Boolean(value) => ContextValue::Boolean(value),
             guest::ContextValue::Unsigned(value) => ContextValue::Unsigned(value),
             guest::ContextValue::Signed(value) => ContextValue::Signed(value),
-            guest::ContextValue::Text(value) => {
-                text("a context value", &value, MAX_TEXT)?;
-                ContextValue::Text(value)
-            }
+            guest::ContextValue::Text(value) => ContextValue::Text(text("a context value", value, MAX_TEXT)?),
         };
         if policy_context.insert(name, value).is_some() {
             return Err("a context name is given twice".into());
@@ -242,19 +243,31 @@ pub(super) fn check_verdict(verdict: guest::Verdict, info: &PolicyInfo) -> Resul
     Ok(Verdict {
         accepted: false,
         reason_code: Some(VerdictCode::Policy(code)),
-        reason_detail: Some(rejection.detail),
+        reason_detail: Some(detail),
         policy_context,
     })
 }
 
-fn text(what: &str, value: &str, max: usize) -> Result<(), String> {
+/// One line of a guest's words, checked. What would steer how the line is shown is escaped: the contract
+/// allows it, and nobody is to be deceived by it.
+fn text(what: &str, value: String, max: usize) -> Result<String, String> {
     if value.len() > max {
         return Err(format!("{what} is {} bytes long, at most {max} are allowed", value.len()));
     }
-    match value.chars().find(|c| c.is_control()) {
-        Some(c) => Err(format!("{what} contains the control character U+{:04X}", u32::from(c))),
-        None => Ok(()),
+    if let Some(c) = value.chars().find(|c| c.is_control()) {
+        return Err(format!("{what} contains the control character U+{:04X}", u32::from(c)));
     }
+    if !value.contains(steers) {
+        return Ok(value);
+    }
+    let escaped = |c: char| if steers(c) { c.escape_unicode().collect() } else { String::from(c) };
+    Ok(value.chars().map(escaped).collect())
+}
+
+/// Line and paragraph separators, and what turns the direction of writing, with which a text can be made to
+/// look like another one (Unicode Technical Report 36, bidirectional text spoofing).
+fn steers(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// A guest's text for people: escaped, and cut to a length that fits a line.

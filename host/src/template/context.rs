@@ -68,8 +68,9 @@ pub struct FeeRatePercentiles {
 impl Context {
     /// How many of the template's transactions our nodes do not know; `None` when that is not known.
     pub fn unknown_transactions(&self) -> Option<u32> {
-        let unknown = self.known.as_deref()?.iter().filter(|known| !**known).count();
-        Some(u32::try_from(unknown).unwrap_or(u32::MAX))
+        // Counted in bytes, which makes it a matter of nanoseconds: every policy asks for it.
+        let unknown = |few: &[bool]| few.iter().fold(0_u8, |sum, known| sum.wrapping_add((!known).into()));
+        Some(self.known.as_deref()?.chunks(255).map(|few| u32::from(unknown(few))).sum())
     }
 
     /// The snapshot that a verdict is based on: this, and what the gateway adds. `now` is its clock in

@@ -7,7 +7,7 @@
 //!
 //! The hot path touches each byte of a transaction for parsing and hashing only: the txid is hashed
 //! over slices of the raw bytes, a transaction without witness is hashed once for both its ids, and a
-//! full block is shared among a few threads.
+//! full block is shared among a few threads, which take the two merkle trees and what is spent apart too.
 //!
 //! Two facts are not in the bytes of a template, because the outputs that its transactions spend are
 //! elsewhere: fees (see [`DeclaredTransaction::fee`]) and a part of the sigops (see [`super::sigops`]).
@@ -21,9 +21,13 @@ use super::{
 };
 use bitcoin::{
     Amount, BlockHash, Network, ScriptBuf, Target, Transaction, TxMerkleNode, Txid, Wtxid, consensus,
-    hashes::{Hash, HashEngine, sha256, sha256d},
+    hashes::{Hash, HashEngine, sha256},
 };
-use std::{num::NonZero, panic::resume_unwind, thread};
+use std::{
+    num::NonZero,
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
+};
 
 /// What a witness commitment output begins with: OP_RETURN, push of 36 bytes, magic (BIP 141).
 pub const WITNESS_COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
@@ -49,6 +53,9 @@ pub struct Facts {
     /// Sigop costs (BIP 141: a legacy sigop costs 4, a witness one 1): as declared where the bytes
     /// allow it.
     pub sigops: Vec<u32>,
+    /// What kind of transaction each is: bit 0, it has witness data; bit 1, it pays to a taproot output; bit 2,
+    /// it signals replaceability (BIP 125); bit 3, it has an output that carries data (OP_RETURN).
+    pub traits: Vec<u32>,
     /// Sum of `fees`, satoshi.
     pub total_fees: u64,
     /// Sum of `weights`, WU.
@@ -102,6 +109,7 @@ pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
     let mut txids = Vec::with_capacity(count);
     let mut wtxids = Vec::with_capacity(count);
     let mut weights = Vec::with_capacity(count);
+    let mut traits = Vec::with_capacity(count);
     for (row, (tx, ids)) in read_all(&declared.transactions)?.into_iter().enumerate() {
         let entry = &declared.transactions[row];
         found.compare(DiscrepancyKind::Txid, Some(row), entry.txid, ids.txid);
@@ -112,19 +120,33 @@ pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
         txids.push(ids.txid);
         wtxids.push(ids.wtxid);
         weights.push(ids.weight);
+        traits.push(ids.traits);
     }
-    let spends::Costs { fees, sigops } = spends::follow(declared, &parsed, &txids, &mut found)?;
+    // Three walks through the block that need nothing of each other.
+    let (costs, merkle_path, witness_commitment) = thread::scope(|scope| {
+        let path = || merkle::path(txids.iter().map(|id| id.to_byte_array()));
+        let commitment = || witness_commitment(&wtxids);
+        let mut follow = || spends::follow(declared, &parsed, &txids, &mut found);
+        if threads(count) < 2 {
+            return (follow(), path(), commitment());
+        }
+        let (path, commitment) = (scope.spawn(path), scope.spawn(commitment));
+        let costs = follow();
+        (costs, joined(path), joined(commitment))
+    });
+    let spends::Costs { fees, sigops } = costs?;
     let facts = Facts {
         total_fees: sum(|| "the sum of all fees".to_owned(), fees.iter().copied())?,
         total_weight: weights.iter().map(|w| u64::from(*w)).sum(),
         total_sigops: sigops.iter().map(|s| u64::from(*s)).sum(),
-        merkle_path: merkle::path(txids.iter().map(|id| id.to_byte_array())),
-        witness_commitment: witness_commitment(&wtxids),
+        merkle_path,
+        witness_commitment,
         txids,
         wtxids,
         weights,
         fees,
         sigops,
+        traits,
     };
     let subsidy = subsidy(declared.height, declared.network);
     let coinbase = declared.coinbase.assemble(
@@ -191,12 +213,18 @@ struct Ids {
     txid: Txid,
     wtxid: Wtxid,
     weight: u32,
+    traits: u32,
+}
+
+/// How many threads are worth it for so many transactions.
+fn threads(count: usize) -> usize {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    cores.min(MAX_THREADS).min(count.div_ceil(SHARE)).max(1)
 }
 
 /// Every transaction with its ids, in block order. The first error of the block is the one reported.
 fn read_all(entries: &[DeclaredTransaction]) -> Result<Vec<(Transaction, Ids)>, TemplateError> {
-    let cores = thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
-    let share = entries.len().div_ceil(cores).max(SHARE);
+    let share = entries.len().div_ceil(threads(entries.len())).max(1);
     thread::scope(|scope| {
         let others = entries.chunks(share).enumerate().skip(1);
         let others: Vec<_> =
@@ -204,10 +232,14 @@ fn read_all(entries: &[DeclaredTransaction]) -> Result<Vec<(Transaction, Ids)>, 
         let mut all = read(0, &entries[..share.min(entries.len())])?;
         all.reserve_exact(entries.len() - all.len());
         for other in others {
-            all.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic))?);
+            all.extend(joined(other)?);
         }
         Ok(all)
     })
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 fn read(first: usize, entries: &[DeclaredTransaction]) -> Result<Vec<(Transaction, Ids)>, TemplateError> {
@@ -233,21 +265,28 @@ fn parse(row: usize, entry: &DeclaredTransaction) -> Result<Transaction, Templat
 /// version (4), marker and flag (2), inputs and outputs, witnesses, lock time (4); the txid leaves out
 /// the second and the fourth (BIP 144).
 fn ids(tx: &Transaction, bytes: &[u8]) -> Ids {
-    let wtxid = sha256d::Hash::hash(bytes);
+    let wtxid = merkle::sha256d([bytes]);
     let has_witness = tx.input.iter().any(|input| !input.witness.is_empty());
     let (txid, base_size) = if has_witness {
         let witnesses: usize = tx.input.iter().map(|input| input.witness.size()).sum();
         let lock_time = bytes.len() - 4;
-        let mut engine = sha256d::Hash::engine();
-        engine.input(&bytes[..4]);
-        engine.input(&bytes[6..lock_time - witnesses]);
-        engine.input(&bytes[lock_time..]);
-        (sha256d::Hash::from_engine(engine), bytes.len() - 2 - witnesses)
+        let stripped = [&bytes[..4], &bytes[6..lock_time - witnesses], &bytes[lock_time..]];
+        (merkle::sha256d(stripped), bytes.len() - 2 - witnesses)
     } else {
         (wtxid, bytes.len())
     };
     let weight = u32::try_from(3 * base_size + bytes.len()).unwrap_or(u32::MAX);
-    Ids { txid: Txid::from_raw_hash(txid), wtxid: Wtxid::from_raw_hash(wtxid), weight }
+    let traits = trait_bits(tx, has_witness);
+    Ids { txid: Txid::from_byte_array(txid), wtxid: Wtxid::from_byte_array(wtxid), weight, traits }
+}
+
+/// See [`Facts::traits`].
+fn trait_bits(tx: &Transaction, has_witness: bool) -> u32 {
+    let outputs = || tx.output.iter();
+    u32::from(has_witness)
+        | u32::from(outputs().any(|output| output.script_pubkey.is_p2tr())) << 1
+        | u32::from(tx.input.iter().any(|input| input.sequence.is_rbf())) << 2
+        | u32::from(outputs().any(|output| output.script_pubkey.is_op_return())) << 3
 }
 
 /// SHA256d(witness root || 32 zero bytes), the coinbase counting as 32 zero bytes in the tree (BIP 141).

@@ -5,10 +5,18 @@
 //! `host/src/policy/shape.rs`). A test that let one through would not end.
 
 use super::{
-    engine::{alone, assert_fault, loaded, most_resident, refused},
+    engine::{alone, assert_fault, loaded, most_resident, patient, refused, spec},
     guest::Guest,
 };
-use reservegrid::{policy::DEFAULT_FUEL, reason::Reason};
+use reservegrid::{
+    policy::{DEFAULT_FUEL, EngineLimits, Loads, PolicyEngine, PolicyFault, PolicySet},
+    reason::Reason,
+};
+use serde_json::json;
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 /// Asserts that a module is refused for what there is too much of, and cheaply.
 fn too_much(guest: &Guest, words: &str) {
@@ -92,6 +100,34 @@ fn functions_and_blocks_with_hundreds_of_values_are_refused() {
     let blocks = "loop (type $t) (br_if 0 (i32.const 1)) end ".repeat(3000);
     let body = format!("{shape} (func (type $t) local.get 0 local.get 1 {blocks})");
     too_much(&fields(body), "blocks that take or give several values");
+}
+
+#[test]
+fn a_module_that_does_not_compile_in_time_is_refused_and_its_code_is_there_the_next_time() {
+    let _alone = alone();
+    let body = "(i32.store (local.get 0) (i32.load (local.get 0)))".repeat(200);
+    let module = fields(format!("(func (param i32) {body})").repeat(300)).component();
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("slow.wasm");
+    fs::write(&path, module).unwrap();
+    let specs = [spec("slow", path, DEFAULT_FUEL, json!({}))];
+
+    let hasty = EngineLimits { compile_time: Duration::from_millis(20), ..patient() };
+    let engine = PolicyEngine::start(hasty, Some(cache.path())).unwrap();
+    // On a machine that is busy even the beginning may take so long, which is another answer.
+    let began = |fault: &PolicyFault| fault.reason != Reason::PolicySetUnavailable;
+    let mut faults = (0..1_000).map(|_| PolicySet::load(&engine, &specs).unwrap_err().remove(0));
+    assert_fault(&faults.find(began).unwrap(), Reason::PolicyModuleInvalid, "does not compile within");
+
+    // It goes on to its end, for the sake of the next attempt.
+    let is_code = |name: fs::DirEntry| name.file_name().to_string_lossy().ends_with(".code");
+    let patience = Instant::now() + Duration::from_secs(120);
+    while !fs::read_dir(cache.path()).unwrap().flatten().any(is_code) {
+        assert!(Instant::now() < patience, "there is no code");
+        thread::yield_now();
+    }
+    drop(PolicySet::load(&engine, &specs).expect("it is compiled"));
+    assert_eq!(engine.loads(), Loads { compiled: 0, from_cache: 1 });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Guests that come back with something that is not a verdict: bad texts, bad pointers, bad numbers.
 
 use super::{
-    engine::{alone, asked_often, holds, loaded},
+    engine::{alone, asked_often, evaluate, holds, loaded},
     guest::{Guest, VERDICT, ZEROS, value, words},
     templates::with_fees,
 };
@@ -29,6 +29,21 @@ fn a_well_formed_rejection_comes_through_as_it_is() {
             r#"{"accepted":false,"reason_code":"listed_code","reason_detail":"fine","policy_context":{"count":18446744073709551615,"difference":-1,"flag":true,"words":"fine"}}"#
         );
     });
+}
+
+#[test]
+fn words_that_would_turn_the_direction_of_writing_are_shown_escaped() {
+    let _alone = alone();
+    let detail = "fee=\u{202e}001\u{202c} \u{2066}x\u{2028}\u{200f}".as_bytes();
+    let mut guest = Guest::rejecting(b"listed_code", detail, &[]);
+    guest.words[2] = "Good \u{202e}dab".as_bytes().to_vec();
+    let set = loaded(&guest, LITTLE);
+    let judgement = evaluate(&set, &with_fees([1]));
+    assert_eq!(
+        judgement.verdict.reason_detail.as_deref(),
+        Some(r"fee=\u{202e}001\u{202c} \u{2066}x\u{2028}\u{200f}")
+    );
+    assert_eq!(set.policies()[0].info().summary, r"Good \u{202e}dab");
 }
 
 #[test]

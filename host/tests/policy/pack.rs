@@ -3,7 +3,7 @@
 
 #![allow(clippy::unimplemented, reason = "a walk through columns that nobody asks for would be a defect")]
 
-use super::templates;
+use super::{built::module, templates};
 use bitcoin::hashes::Hash;
 use reservegrid::{
     policy::{DEFAULT_FUEL, Enforcement, Inputs, PolicySpec},
@@ -17,23 +17,11 @@ use reservegrid_mempool_agreement::MempoolAgreement;
 use reservegrid_policy_sdk::{self as sdk, Policy};
 use reservegrid_revenue_guard::RevenueGuard;
 use serde_json::{Value, json};
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 /// The policies in the order in which an operator lists them.
 pub(crate) const NAMES: [&str; 6] =
     ["integrity", "limits", "coinbase-guard", "mempool-agreement", "revenue-guard", "fee-floor"];
-
-/// The component of a policy, as `make policies` builds it.
-pub(crate) fn module(name: &str) -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/policies");
-    let dir = std::env::var_os("RESERVEGRID_POLICY_DIR").map_or(default, PathBuf::from);
-    let path = dir.join(name).with_extension("wasm");
-    assert!(path.is_file(), "{} is not there: run `make policies`", path.display());
-    path
-}
 
 /// Settings under which [`inputs`] are accepted.
 fn settings(name: &str) -> Value {

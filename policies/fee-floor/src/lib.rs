@@ -9,7 +9,9 @@
 //! A template without transactions has an average and a sum of 0, unless `accept_empty` lets it pass:
 //! right after a new block, empty templates can be all there is.
 
-use reservegrid_policy_sdk::{Context, Policy, Rejection, Settings, Template, Verdict, export_policy};
+use reservegrid_policy_sdk::{
+    Context, Policy, Rejection, Settings, Template, Verdict, columns, export_policy,
+};
 
 /// All the satoshi there can be.
 const MAX_MONEY: u64 = 2_100_000_000_000_000;
@@ -202,11 +204,13 @@ impl FeeFloor {
         if self.min_fee_rate == 0 {
             return Ok(());
         }
-        let poor =
-            |(fee, weight): (&u64, &u32)| thousandfold(*fee) < self.min_fee_rate.wrapping_mul(vsize(*weight));
+        // Signed, because wasm compares several numbers of 64 bits at once only then.
+        let poor = |fee, weight| {
+            thousandfold(fee).cast_signed() < self.min_fee_rate.wrapping_mul(vsize(weight)).cast_signed()
+        };
         for chunk in template.chunks() {
             let (fees, weights) = (chunk.fees(), chunk.weights());
-            let Some(at) = fees.iter().zip(&weights).position(poor) else {
+            let Some(at) = columns::first(&fees, &weights, poor) else {
                 continue;
             };
             let rate = thousandfold(fees[at]) / vsize(weights[at]).max(1);
@@ -219,15 +223,15 @@ impl FeeFloor {
     }
 }
 
-/// Multiplying keeps the comparison of fee rates exact, and within these bounds nothing wraps: wasm has
-/// no cheap way to check.
+/// Multiplying keeps the comparison of fee rates exact. Nothing wraps, and nothing reaches the sign: the
+/// gateway lets no template through whose fees come to more than 21 million bitcoin.
 fn thousandfold(fee: u64) -> u64 {
-    fee.min(MAX_MONEY).wrapping_mul(1000)
+    fee.wrapping_mul(1000)
 }
 
 /// Virtual size, vbytes: a quarter of the weight, rounded up (BIP 141).
 fn vsize(weight: u32) -> u64 {
-    u64::from(weight).div_ceil(4)
+    (u64::from(weight) + 3) >> 2
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 //! discrepancy `fee`) is answered here as well.
 
 use reservegrid_policy_sdk::{
-    Context, Discrepancy, DiscrepancyKind, Policy, Rejection, Settings, Template, Verdict, export_policy,
+    Context, Discrepancy, DiscrepancyKind, Policy, Rejection, Settings, Template, Verdict, columns,
+    export_policy,
 };
 
 /// The policy with its settings.
@@ -89,9 +90,7 @@ fn not_as_declared(name: &str, found: &Discrepancy) -> Verdict {
 }
 
 fn check_fees(template: &Template) -> Verdict {
-    // The gateway lets no template through whose fees come to more than 21 million bitcoin.
-    let sum = |fees: Vec<u64>| fees.iter().fold(0, |sum: u64, fee| sum.wrapping_add(*fee));
-    let fees: u64 = template.chunks().map(|chunk| sum(chunk.fees())).sum();
+    let fees: u64 = template.chunks().map(|chunk| columns::sum(&chunk.fees())).sum();
     let summary = template.summary();
     let expected = summary.subsidy.saturating_add(fees);
     if summary.coinbase_value == expected {

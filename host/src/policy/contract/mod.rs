@@ -86,12 +86,14 @@ impl Version {
     }
 }
 
-/// A component that is linked to the contract and has not been started. Each call makes an instance of
-/// its own in the store that it is given.
+/// A component that is linked to the contract and has not been started.
 pub(super) trait Guest: Send + Sync {
-    /// Makes an instance and calls nothing.
-    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<()>;
+    /// Makes an instance in a store, and calls nothing.
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Box<dyn Instance>>;
+}
 
+/// An instance of a component. Its functions take the store that it was made in.
+pub(super) trait Instance: Send {
     fn metadata(&self, store: &mut Store<State>) -> wasmtime::Result<types::PolicyMetadata>;
 
     fn validate_settings(
@@ -137,8 +139,8 @@ pub(super) struct TooEarly;
 
 /// What the store of one instance holds.
 pub(super) struct State {
-    /// `None` while a module is loaded: there is nothing to look at yet.
-    inputs: Option<Inputs>,
+    /// `None` while a module is loaded, or an instance made: there is nothing to look at yet.
+    pub(super) inputs: Option<Inputs>,
     pub(super) limiter: Limiter,
     /// The guest asked how the template differs from what was declared.
     pub(super) asked_for_discrepancies: bool,
@@ -147,9 +149,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(limits: &EngineLimits, inputs: Option<Inputs>) -> Self {
+    pub(super) fn new(limits: &EngineLimits) -> Self {
         Self {
-            inputs,
+            inputs: None,
             limiter: Limiter::new(limits),
             asked_for_discrepancies: false,
             bytes_left: MAX_BYTES,

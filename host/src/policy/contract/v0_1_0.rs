@@ -1,9 +1,9 @@
 //! `reservegrid:policy@0.1.0`: the template as the functions of its interfaces show it.
 
 use self::reservegrid::policy::{context, log, template, types};
-use super::{Guest, State};
+use super::{Guest, Instance, State};
 use crate::template::{DiscrepancyKind, Provenance};
-use bitcoin::{Transaction, consensus::encode::serialize, hashes::Hash};
+use bitcoin::{consensus::encode::serialize, hashes::Hash};
 use wasmtime::{
     Engine, Store,
     component::{Component, HasSelf, Linker},
@@ -26,20 +26,15 @@ pub(super) fn link(linker: &Linker<State>, component: &Component) -> wasmtime::R
     Ok(Box::new(TemplatePolicyPre::new(linker.instantiate_pre(component)?)?))
 }
 
-fn instantiate(
-    module: &TemplatePolicyPre<State>,
-    store: &mut Store<State>,
-) -> wasmtime::Result<TemplatePolicy> {
-    module.instantiate(&mut *store)
+impl Guest for TemplatePolicyPre<State> {
+    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Box<dyn Instance>> {
+        Ok(Box::new(TemplatePolicyPre::instantiate(self, store)?))
+    }
 }
 
-impl Guest for TemplatePolicyPre<State> {
-    fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<()> {
-        instantiate(self, store).map(drop)
-    }
-
+impl Instance for TemplatePolicy {
     fn metadata(&self, store: &mut Store<State>) -> wasmtime::Result<types::PolicyMetadata> {
-        instantiate(self, store)?.call_metadata(store)
+        self.call_metadata(store)
     }
 
     fn validate_settings(
@@ -47,11 +42,11 @@ impl Guest for TemplatePolicyPre<State> {
         store: &mut Store<State>,
         settings: &str,
     ) -> wasmtime::Result<Result<(), Vec<types::SettingsFault>>> {
-        instantiate(self, store)?.call_validate_settings(store, settings)
+        self.call_validate_settings(store, settings)
     }
 
     fn evaluate(&self, store: &mut Store<State>, settings: &str) -> wasmtime::Result<types::Verdict> {
-        instantiate(self, store)?.call_evaluate(store, settings)
+        self.call_evaluate(store, settings)
     }
 }
 
@@ -140,7 +135,7 @@ impl template::Host for State {
 
     fn traits(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u32>> {
         let (inputs, rows) = self.rows(start, count, 4)?;
-        Ok(inputs.template.transactions[rows].iter().map(traits).collect())
+        Ok(inputs.template.facts.traits[rows].to_vec())
     }
 
     fn txids(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u8>> {
@@ -220,14 +215,4 @@ fn kind(kind: DiscrepancyKind) -> template::DiscrepancyKind {
         DiscrepancyKind::TransactionOrder => Shown::TransactionOrder,
         DiscrepancyKind::TransactionNotFinal => Shown::TransactionNotFinal,
     }
-}
-
-/// The bits of the `traits` column.
-fn traits(transaction: &Transaction) -> u32 {
-    let inputs = || transaction.input.iter();
-    let outputs = || transaction.output.iter();
-    u32::from(inputs().any(|input| !input.witness.is_empty()))
-        | u32::from(outputs().any(|output| output.script_pubkey.is_p2tr())) << 1
-        | u32::from(inputs().any(|input| input.sequence.is_rbf())) << 2
-        | u32::from(outputs().any(|output| output.script_pubkey.is_op_return())) << 3
 }
