@@ -200,6 +200,11 @@ impl GatewayConfig {
         self
     }
 
+    /// The variables of the environment.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// The folder with configuration, ledger and events.
     pub fn folder(&self) -> &Path {
         self.folder.path()

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use reservegrid_tests::{
-    account::check_every_share_has_one_result,
+    account::{check_every_share_has_one_result, ledger_records, verified},
     backend::{Backend, Behaviour},
     gateway::{Channel, DEADLINE, Gateway, GatewayConfig, Miner, policy},
 };
@@ -142,23 +142,15 @@ async fn shares_accepted_before_a_crash_are_forwarded_after_it() -> Result<()> {
         .await?;
     drop(miner);
     gateway.process().kill()?;
-    let mut events = gateway.events()?.to_vec();
-    ensure!(count(&events, "share_forward_result") == 0);
+    ensure!(count(gateway.events()?, "share_forward_result") == 0);
 
     backend.behave(Behaviour::Accept);
     let mut gateway = Gateway::start(&config).await?;
-    let accepted = std::fs::read_to_string(config.ledger().join("shares.ndjson"))?
-        .lines()
-        .filter(|line| line.contains("\"share_accepted\""))
-        .count();
+    let accepted = verified(&config)?["shares"].as_u64().unwrap() as usize;
     backend.wait_for("every share of the run before", DEADLINE, |shares| shares.len() >= accepted).await?;
     ensure!(gateway.stop().await?.success());
     // The ledger is the record; the event stream may lack what the crash cut off.
-    events.clear();
-    for line in std::fs::read_to_string(config.ledger().join("shares.ndjson"))?.lines() {
-        events.push(serde_json::from_str(line)?);
-    }
-    let shares = check_every_share_has_one_result(&events, &backend)?;
+    let shares = check_every_share_has_one_result(&ledger_records(&config)?, &backend)?;
     ensure!(shares >= 20, "{shares}");
     Ok(())
 }

@@ -167,7 +167,8 @@ impl PolicyCommand {
     }
 }
 
-fn print<T: Serialize + Display>(value: &T, format: Format) -> Result<()> {
+/// Prints a result for people or for programs.
+pub(super) fn print<T: Serialize + Display>(value: &T, format: Format) -> Result<()> {
     match format {
         Format::Text => print!("{value}"),
         Format::Json => println!("{}", serde_json::to_string_pretty(value)?),

@@ -48,6 +48,7 @@ pub enum Event {
     ShareForwardResult(ShareForwardResult),
     ForwardStatus(ForwardStatus),
     LedgerFailed { reason: Reason, detail: String },
+    LedgerStatus { reason: Reason, detail: String },
     BlockFound(BlockFound),
     RecordingFailed { reason: Reason, detail: String, lost: u64 },
     EventsDropped { count: u64 },
@@ -392,7 +393,8 @@ pub struct ShareForwardResult {
 /// Forwarding as a whole changed its state.
 #[derive(Debug, Serialize)]
 pub struct ForwardStatus {
-    /// `forward_retrying` or `forward_recovered`.
+    /// `forward_retrying` or `forward_recovered`; about the signing key `forward_key_changed` or
+    /// `forward_key_unusable`.
     pub reason: Reason,
     /// What happened.
     pub detail: String,
@@ -401,7 +403,7 @@ pub struct ForwardStatus {
 }
 
 /// A share solved a block.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct BlockFound {
     /// `block_submitted`, `block_rejected_by_node` or `block_submit_failed`.
     pub reason: Reason,

@@ -5,6 +5,7 @@
 
 use crate::{
     event::{Event, Events, schema::BlockFound},
+    ledger::Ledger,
     miner::Solved,
     reason::Reason,
     template::{SubmitOutcome, TemplateSource},
@@ -34,6 +35,8 @@ pub(super) struct Delivery {
     pub(super) source: Arc<dyn TemplateSource>,
     pub(super) ask: Arc<Notify>,
     pub(super) events: Events,
+    /// Where the source's answers are written down.
+    pub(super) ledger: Ledger,
     /// Where blocks lie until the source has answered.
     pub(super) folder: PathBuf,
     pub(super) down: watch::Receiver<bool>,
@@ -63,14 +66,16 @@ impl Delivery {
             // The source has a new tip now; do not wait until it says so by itself.
             self.ask.notify_one();
         }
-        self.events.emit(Event::BlockFound(BlockFound {
+        let found = BlockFound {
             reason,
             hash,
             height: solved.job.template.height,
             user_identity: solved.user_identity,
             detail,
             coinbase_value: solved.job.template.coinbase_value,
-        }));
+        };
+        self.ledger.block(found.clone());
+        self.events.emit(Event::BlockFound(found));
     }
 
     async fn attempt(&mut self, block: &Block, file: &Path) -> (Reason, String) {

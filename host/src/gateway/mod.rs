@@ -22,7 +22,10 @@ use crate::{
     config::{Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
     event::{self, Event, EventWriter, Events, schema},
     gate::{Gate, Timings},
-    ledger::{self, LedgerTasks, forward::ForwardConfig},
+    ledger::{
+        self, LedgerConfig, LedgerTasks, chain::Keys, forward::ForwardConfig, log::LogConfig,
+        secret::SigningKeys,
+    },
     miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
@@ -39,6 +42,7 @@ use crate::{
 use std::{
     fmt, io,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -339,15 +343,25 @@ async fn serve(
 ) -> Result<Listening, StartError> {
     let Serving { miners, pool, ledger } = serving;
     let authority: AuthoritySecretKey = miners.authority_secret.expose().parse().map_err(StartError::Key)?;
+    let usable = |error: String| StartError::Io(io::Error::new(io::ErrorKind::InvalidInput, error));
+    let signing = Arc::new(SigningKeys::new(&pool.secret, &pool.key_id).map_err(usable)?);
     let forward = ForwardConfig {
         url: pool.url.to_string(),
-        key_id: pool.key_id.clone(),
-        secret: pool.secret.expose().as_bytes().to_vec(),
+        keys: signing.clone(),
         batch_size: pool.batch_size as usize,
+        in_flight: pool.in_flight as usize,
         timeout: pool.timeout,
     };
     let folder = ledger.dir.clone();
-    let (ledger, ledger_tasks) = ledger::open(&folder, forward, events.clone())?;
+    let log = LogConfig { folder: folder.clone(), segment_size: ledger.segment_size.0, keep: ledger.keep };
+    let record = LedgerConfig {
+        log,
+        keys: ledger.key.as_ref().map(|key| Keys::parse(key.expose())).transpose().map_err(usable)?,
+        key_file: ledger.key.as_ref().and_then(|key| key.file()).map(Path::to_owned),
+        max_backlog: ledger.max_backlog,
+    };
+    let (ledger, ledger_tasks) = ledger::open(record, forward, events.clone())?;
+    let recorder = ledger.clone();
     let (blocks, solved) = mpsc::channel(MAX_BLOCKS_WAITING);
     let limits = Limits {
         door: DoorLimits {
@@ -381,8 +395,7 @@ async fn serve(
             (None, Some(url)) => UserCheck::Pool(PoolQuestions {
                 url: url.clone(),
                 timeout: miners.users_timeout,
-                key_id: pool.key_id.clone(),
-                secret: pool.secret.expose().as_bytes().to_vec(),
+                keys: signing,
             }),
             (None, None) => UserCheck::Open,
         },
@@ -397,6 +410,7 @@ async fn serve(
         source: source.clone(),
         ask: ask.clone(),
         events: events.clone(),
+        ledger: recorder,
         folder,
         down: down.clone(),
     };
