@@ -25,7 +25,7 @@ export RESERVEGRID_NODE_DIR   := $(CACHE)/node
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test build policies node lint fmt audit bench clean help setup wasm-toolchain nextest deny
+.PHONY: run test crash build policies node lint fmt audit bench clean help setup wasm-toolchain nextest deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
@@ -35,6 +35,9 @@ run: policies ## gateway, embedded chain, pool backend and miners in one termina
 test: policies node nextest ## every test, with a real Bitcoin node
 	cargo nextest run --workspace --release
 	cargo test --doc --workspace --release --quiet
+
+crash: policies nextest ## 200 crashes of the gateway under load, and what files and books say then
+	RESERVEGRID_CRASHES=200 cargo nextest run --workspace --release --no-capture -E 'test(whatever_the_moment_of_a_crash)'
 
 build: setup ## target/release/reservegrid
 	cargo build --release --package reservegrid
@@ -62,7 +65,7 @@ audit: deny ## known vulnerabilities in dependencies (needs the network)
 	cargo deny --workspace check advisories
 
 bench: policies ## handshake, frames and policies: measured here, beside the reference
-	cargo bench --package reservegrid --bench noise --bench pack --bench facts --bench swap
+	cargo bench --package reservegrid --bench noise --bench pack --bench facts --bench swap --bench ledger
 
 clean: ## remove what was built; tools and node stay in .cache
 	cargo clean

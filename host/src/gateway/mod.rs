@@ -23,7 +23,7 @@ use crate::{
     event::{self, Event, EventWriter, Events, schema},
     gate::{Gate, Timings},
     ledger::{
-        self, LedgerConfig, LedgerTasks, chain::Keys, forward::ForwardConfig, log::LogConfig,
+        self, LedgerConfig, LedgerTasks, chain::Keys, fault::Fault, forward::ForwardConfig, log::LogConfig,
         secret::SigningKeys,
     },
     miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
@@ -359,6 +359,7 @@ async fn serve(
         keys: ledger.key.as_ref().map(|key| Keys::parse(key.expose())).transpose().map_err(usable)?,
         key_file: ledger.key.as_ref().and_then(|key| key.file()).map(Path::to_owned),
         max_backlog: ledger.max_backlog,
+        fault: Fault::of_environment()?,
     };
     let (ledger, ledger_tasks) = ledger::open(record, forward, events.clone())?;
     let recorder = ledger.clone();

@@ -9,6 +9,7 @@
 //! | `power:N` | the same, and half of what was not yet synced is lost, as in a power cut |
 //! | `full:N:M` | from the Nth byte on the disk is full (ENOSPC), for M writes |
 //! | `sync:N` | the Nth sync fails (EIO) |
+//! | `no-sync` | a sync does nothing: what durability costs is the difference |
 //! | `read-only` | nothing can be opened for writing (EROFS) |
 
 use std::{
@@ -34,6 +35,8 @@ pub enum Fault {
     Full(u64, u64),
     /// This sync fails.
     Sync(u64),
+    /// Syncs do nothing.
+    NoSync,
     /// Nothing can be written.
     ReadOnly,
 }
@@ -60,6 +63,7 @@ impl Fault {
             "power" => Self::Power(number()?),
             "full" => Self::Full(number()?, number()?),
             "sync" => Self::Sync(number()?),
+            "no-sync" => Self::NoSync,
             "read-only" => Self::ReadOnly,
             _ => return None,
         })
@@ -147,7 +151,9 @@ impl AppendFile {
         if self.fault == Fault::Sync(self.counts.syncs) {
             return Err(io::Error::from_raw_os_error(5));
         }
-        self.file.sync_data()?;
+        if self.fault != Fault::NoSync {
+            self.file.sync_data()?;
+        }
         self.synced = self.length;
         Ok(())
     }

@@ -125,6 +125,8 @@ struct Gauge {
     max_open: u64,
     /// Shares that are not durable yet.
     queued: AtomicU64,
+    /// Groups that were made durable.
+    groups: AtomicU64,
     /// Nothing is accepted any more.
     failed: AtomicBool,
 }
@@ -201,6 +203,11 @@ impl Ledger {
         let _ = self.commands.send(Command::Block(answer));
     }
 
+    /// Groups of records that this run made durable, each with one sync.
+    pub fn groups(&self) -> u64 {
+        self.gauge.groups.load(Ordering::Relaxed)
+    }
+
     /// Shares without a result.
     pub fn open_shares(&self) -> u64 {
         self.gauge.open.load(Ordering::Relaxed)
@@ -218,6 +225,8 @@ pub struct LedgerConfig {
     pub key_file: Option<PathBuf>,
     /// Shares that may be without a result; more are refused.
     pub max_backlog: u64,
+    /// What goes wrong with the disk, in tests.
+    pub fault: Fault,
 }
 
 impl LedgerConfig {
@@ -225,7 +234,7 @@ impl LedgerConfig {
     pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
         let keep = Duration::from_secs(90 * 24 * 3_600);
         let log = LogConfig { folder: folder.into(), segment_size: 256 << 20, keep };
-        Self { log, keys: None, key_file: None, max_backlog: 50_000_000 }
+        Self { log, keys: None, key_file: None, max_backlog: 50_000_000, fault: Fault::None }
     }
 }
 
@@ -266,7 +275,7 @@ pub fn open(
     events: Events,
 ) -> io::Result<(Ledger, LedgerTasks)> {
     let folder = config.log.folder.clone();
-    let Opened { log, settled, cut } = Log::open(config.log, config.keys, Fault::of_environment()?)?;
+    let Opened { log, settled, cut } = Log::open(config.log, config.keys, config.fault)?;
     if let Some(detail) = cut {
         events.emit(Event::LedgerStatus { reason: Reason::LedgerTailCut, detail });
     }
@@ -278,6 +287,7 @@ pub fn open(
         open: AtomicU64::new(open),
         max_open: config.max_backlog,
         queued: AtomicU64::new(0),
+        groups: AtomicU64::new(0),
         failed: AtomicBool::new(false),
     });
     let (commands, inbox) = mpsc::unbounded_channel();

@@ -186,6 +186,7 @@ impl Writer {
         }
         self.state.head_is_old |= !results.is_empty() || !shares.is_empty();
         self.progress.reached(self.log.end());
+        self.gauge.groups.fetch_add(1, Ordering::Relaxed);
         let count = shares.len() as u64;
         self.gauge.open.fetch_add(count, Ordering::Relaxed);
         for share in shares {
