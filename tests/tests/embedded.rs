@@ -47,6 +47,14 @@ async fn blocks_are_found_on_both_kinds_of_channels_and_a_stop_loses_no_share() 
     let status = gateway.stop().await?;
     ensure!(status.success(), "{status}");
     check_every_share_has_one_result(gateway.events()?, &backend)?;
+    // The ledger has what the node said about each block, too, and the share that solved it.
+    let records = ledger_records(gateway.config())?;
+    for block in gateway.events_named("block_found")? {
+        let is = |record: &&Value| record["event"] == "block_found" && record["hash"] == block["hash"];
+        ensure!(records.iter().filter(is).count() == 1, "{block} is not in the ledger");
+        let share = |record: &Value| record["share_id"] == block["hash"] && record["solves_block"] == true;
+        ensure!(records.iter().any(share), "{block} is not accounted for");
+    }
     ensure!(gateway.events()?.last().unwrap()["event"] == "gateway_stopped");
     Ok(())
 }

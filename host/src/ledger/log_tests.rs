@@ -4,8 +4,10 @@
 
 use super::{
     super::{
+        corrupt::{Corruption, Problem},
         read::Ledger,
         record::{Forwarded, reversed, tests::accepted},
+        segment::Segment,
         verify::verify,
     },
     *,
@@ -123,24 +125,26 @@ fn a_write_that_was_cut_short_is_removed_wherever_it_was_cut() {
         file.read_to_end(&mut bytes).unwrap();
         bytes
     };
-    let length = group.len() / 3;
+    let ends: Vec<_> =
+        records(&folder)[10..].iter().map(|(_, end)| usize::try_from(end - whole).unwrap()).collect();
     // What lies beyond the last head may be of any length; whole records of it stay.
-    for cut in [1, 2, 20, length - 1, length, length + 1, 2 * length + 7, 3 * length - 1] {
+    for cut in [1, 2, 20, ends[0] - 1, ends[0], ends[0] + 1, ends[1] + 7, ends[1], ends[2] - 1] {
+        let kept = ends.iter().filter(|end| **end <= cut).count();
         change(&folder, |bytes| {
             bytes.truncate(usize::try_from(whole).unwrap());
             bytes.extend(&group[..cut]);
         });
         let Opened { log, cut: words, .. } = open(&folder).unwrap();
-        assert_eq!(log.next_share(), 11 + (cut / length) as u64, "cut at {cut}");
-        assert_eq!(words.is_some(), cut % length != 0, "cut at {cut}: {words:?}");
-        let left = whole + (cut / length * length) as u64;
+        assert_eq!(log.next_share(), 11 + kept as u64, "cut at {cut}");
+        assert_eq!(words.is_some(), !ends.contains(&cut), "cut at {cut}: {words:?}");
+        let left = whole + kept.checked_sub(1).map_or(0, |last| ends[last]) as u64;
         assert_eq!(fs::metadata(segment::path(folder.path(), 1)).unwrap().len(), left);
         drop(log);
         // For the next one: the head must not know what is cut off then.
         reset_head(&folder, whole);
     }
     // A byte of the last record is another: nobody can tell it from a write that did not arrive whole.
-    group[2 * length + 5] ^= 1;
+    group[ends[1] + 5] ^= 1;
     change(&folder, |bytes| {
         bytes.truncate(usize::try_from(whole).unwrap());
         bytes.extend(&group);

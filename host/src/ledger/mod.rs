@@ -11,7 +11,7 @@
 //! `docs/ledger.md` says why it is made like this, with measurements.
 //!
 //! - [`log`]: opening, appending, recovery, rotation, retention; [`segment`]: its files; [`head`]: how far it
-//!   goes; [`record`]: what stands in it; [`chain`]: HMACs and keys; [`corrupt`]: what can be wrong with it
+//!   goes; [`record`]: what stands in it, [`json`]: as others read it; [`chain`]: HMACs and keys; [`corrupt`]: what can be wrong with it
 //! - `writer`: the thread that owns it; [`settle`]: which shares have their result; [`fault`]: faults for tests
 //! - [`feed`]: shares back from the log; [`schedule`]: when they are sent; [`forward`]: how; [`answer`]: what
 //!   the backend said; [`sign`], [`secret`]: the signature and its key
@@ -25,10 +25,11 @@ pub mod fault;
 pub mod feed;
 pub mod forward;
 pub mod head;
-mod json;
+pub mod json;
 pub mod log;
 pub mod read;
 pub mod record;
+mod recover;
 pub mod schedule;
 pub mod secret;
 pub mod segment;

@@ -10,6 +10,7 @@ use reservegrid_tests::{
     account::{check_every_share_has_one_result, ledger_records, verified},
     backend::{Backend, Behaviour},
     gateway::{DEADLINE, Gateway, GatewayConfig},
+    wait,
 };
 use std::time::{Duration, Instant};
 
@@ -91,7 +92,8 @@ async fn several_batches_are_on_their_way_at_once_and_no_more_than_allowed() -> 
     let mut gateway = Gateway::start(&config).await?;
     let mut miner = Miner::start(&gateway, "alice").await?;
     miner.mine(64).await?;
-    backend.wait_for("three requests", DEADLINE, |_| backend.requests().len() >= 3).await?;
+    wait::until("three requests", DEADLINE, async || Ok((backend.requests().len() >= 3).then_some(())))
+        .await?;
     // More would be there by the time that a question over another connection is answered.
     ensure!(miner.acked.len() == 64 && backend.requests().len() == 3, "{}", backend.requests().len());
     gateway.process().kill()?;

@@ -182,6 +182,28 @@ async fn work_of_before_a_restart_is_not_accepted_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_solved_block_that_nobody_answered_for_is_submitted_again_at_the_next_start() -> Result<()> {
+    let backend = Backend::start("test", SECRET).await?;
+    let config = config()?.pool(&backend);
+    fs::create_dir_all(config.ledger())?;
+    // A block that this chain does not take, so that there is a no.
+    let block = bitcoin::constants::genesis_block(bitcoin::Network::Signet);
+    let file = config.ledger().join(format!("block-{}.hex", block.block_hash()));
+    fs::write(&file, bitcoin::consensus::encode::serialize_hex(&block))?;
+    let mut gateway = Gateway::start(&config).await?;
+    let told = gateway.wait_for_event("the answer", DEADLINE, |e| e["event"] == "block_found").await?;
+    ensure!(
+        told["reason"] == "block_rejected_by_node" && told["hash"] == block.block_hash().to_string(),
+        "{told}"
+    );
+    ensure!(gateway.stop().await?.success());
+    ensure!(!file.exists(), "it would be submitted for ever");
+    let records = ledger_records(&config)?;
+    ensure!(records.len() == 1 && records[0]["reason"] == "block_rejected_by_node", "{records:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_is_old_and_answered_is_removed_and_the_chain_stays_whole() -> Result<()> {
     let backend = Backend::start("test", SECRET).await?;
     let config = config()?.pool(&backend).set("ledger", "segment_size", "64KiB").set("ledger", "keep", "1s");

@@ -110,8 +110,8 @@ impl Miner {
     /// Sends and takes answers until the gateway is gone, or so many shares were sent.
     pub(crate) async fn mine(&mut self, shares: usize) -> Result<()> {
         const AT_ONCE: usize = 32;
-        for _ in 0..shares.div_ceil(AT_ONCE) {
-            self.send(AT_ONCE).await?;
+        for sent in (0..shares).step_by(AT_ONCE) {
+            self.send(AT_ONCE.min(shares - sent)).await?;
             self.settle(4 * AT_ONCE).await?;
         }
         self.settle(0).await

@@ -90,7 +90,7 @@ async fn the_receiver_of_the_examples_books_each_share_once() -> Result<()> {
         let (said, answer) = post(&url, id, secret, at, &stranger).await?;
         ensure!(said == status && answer["error"].is_string(), "{said} {answer}");
     }
-    for nonsense in ["", "[]", "{\"shares\":3}", "{\"shares\":[{\"share_id\":\"x\"}]}"] {
+    for nonsense in [" ", "[]", "{\"shares\":3}", "{\"shares\":[{\"share_id\":\"x\"}]}"] {
         ensure!(post(&url, "k1", SECRET, now, nonsense).await?.0 == 400, "{nonsense}");
     }
     ensure!(post(&url.replace("/shares", "/other"), "k1", SECRET, now, &body).await?.0 == 404);
