@@ -33,7 +33,7 @@ export RESERVEGRID_PROMETHEUS_DIR := $(CACHE)/prometheus
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test interop fuzz build policies node browser prometheus docs screenshots lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
+.PHONY: run test interop fuzz crash build policies node browser prometheus docs screenshots lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
@@ -50,6 +50,9 @@ interop: policies nextest foreign ## miners and proxies that are not ours, again
 fuzz: policies ## a minute (FUZZ_SECONDS) of strange bytes for each fuzz target
 	@scripts/setup.sh c++=g++
 	scripts/fuzz.sh $(CACHE)/fuzz $(FUZZ_SECONDS)
+
+crash: policies nextest ## 200 crashes of the gateway under load, and what files and books say then
+	RESERVEGRID_CRASHES=200 cargo nextest run --workspace --release --no-capture -E 'test(whatever_the_moment_of_a_crash)'
 
 build: setup ## target/release/reservegrid
 	cargo build --release --package reservegrid
@@ -91,8 +94,8 @@ audit: deny ## known vulnerabilities in dependencies (needs the network)
 gate-soak: setup ## two million random sequences through the gate, watched for broken promises
 	RESERVEGRID_GATE_SEQUENCES=2000000 cargo test --release --package reservegrid --lib gate::soak -- --nocapture
 
-bench: policies ## handshake, frames, shares and policies: measured here, beside the reference
-	cargo bench --package reservegrid --bench noise --bench share --bench pack --bench facts --bench swap
+bench: policies ## handshake, frames, shares, the ledger and policies: measured here, beside the reference
+	cargo bench --package reservegrid --bench noise --bench share --bench pack --bench facts --bench swap --bench ledger
 
 bench-load: build policies ## the mining server under load: shares, arrivals, idle crowds, new tips, hostile crowds
 	cargo run --release --package reservegrid-load -- all

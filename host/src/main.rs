@@ -12,7 +12,7 @@ mod cli;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use cli::policy::PolicyCommand;
+use cli::{ledger::LedgerCommand, policy::PolicyCommand};
 use reservegrid::{
     api::client as remote,
     author::InputFault,
@@ -86,6 +86,9 @@ enum Command {
     /// Write, build, test and measure policies, and check their verdicts
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Check, export and sum up a share ledger, also while the gateway runs
+    #[command(subcommand)]
+    Ledger(LedgerCommand),
     /// Show or change the mode of a running gateway: observe or inline
     Mode(remote::ModeCommand),
     /// Print every reason code of the gateway
@@ -244,6 +247,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             println!("secret key, for [miners] authority_secret_file: {}", secret.expose_text());
         }
         Command::Policy(command) => return command.execute(),
+        Command::Ledger(command) => return command.execute(),
         Command::Mode(command) => println!("{}", runtime()?.block_on(remote::run_mode(command))?),
         Command::Reasons { json } => reasons(json)?,
         Command::Completions { shell } => {

@@ -287,6 +287,30 @@ reasons! {
         ForwardRecovered = "forward_recovered", Nobody, Info, None,
             "The pool backend takes shares again, or shares of an earlier run were taken up.";
     }
+    forward_key {
+        ForwardKeyChanged = "forward_key_changed", Operator, Info, None,
+            "Another key signs what goes to the pool from now on.";
+        ForwardKeyUnusable = "forward_key_unusable", Operator, Error, None,
+            "The file of the signing key has changed and cannot be used; the key of before goes on.";
+    }
+    ledger {
+        LedgerTailCut = "ledger_tail_cut", Nobody, Warning, None,
+            "A write that a crash had cut short was removed from the end of the share ledger.";
+        LedgerWriteFailed = "ledger_write_failed", Operator, Error, None,
+            "The share ledger can no longer be relied on; no share is accepted until the gateway is restarted.";
+        LedgerDiskFull = "ledger_disk_full", Operator, Error, None,
+            "There is no room for the share ledger; shares are refused until there is.";
+        LedgerResumed = "ledger_resumed", Nobody, Info, None,
+            "There is room for the share ledger again; shares are accepted.";
+        LedgerBacklogHigh = "ledger_backlog_high", Upstream, Warning, None,
+            "Many shares wait for the pool backend; acknowledgements are slowed down.";
+        LedgerRetired = "ledger_retired", Operator, Info, None,
+            "Old and fully answered segments of the share ledger were removed.";
+        LedgerKeyChanged = "ledger_key_changed", Operator, Info, None,
+            "Another key signs the records of the share ledger from now on.";
+        LedgerKeyUnusable = "ledger_key_unusable", Operator, Error, None,
+            "The file of the ledger's keys has changed and cannot be used; the key of before goes on.";
+    }
     api {
         ApiUnauthorized = "api_unauthorized", Peer, Warning, None,
             "The HTTP request does not carry the token, or comes from a web page.";

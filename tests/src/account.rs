@@ -1,9 +1,44 @@
-//! The promise of the ledger, checked from outside: from the event stream and from the pool's books.
+//! The promise of the ledger, checked from outside: from the event stream or the ledger's own export, and
+//! from the pool's books.
 
-use crate::backend::Backend;
+use crate::{
+    backend::Backend,
+    gateway::{GatewayConfig, command},
+};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Output};
+
+/// Runs `reservegrid ledger` with these arguments on the ledger of a configuration.
+///
+/// # Errors
+/// When there is no binary.
+pub fn ledger(config: &GatewayConfig, subcommand: &str, arguments: &[&str]) -> Result<Output> {
+    let mut command = command()?;
+    command.args(["ledger", subcommand]).arg(config.ledger()).args(arguments);
+    Ok(command.envs(config.variables()).output()?)
+}
+
+/// Every record of a ledger, as `reservegrid ledger export` gives them.
+///
+/// # Errors
+/// When it is not as it was written.
+pub fn ledger_records(config: &GatewayConfig) -> Result<Vec<Value>> {
+    let output = ledger(config, "export", &[])?;
+    ensure!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout)?.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
+}
+
+/// What `reservegrid ledger verify` says.
+///
+/// # Errors
+/// When it finds a fault; the error is its words.
+pub fn verified(config: &GatewayConfig) -> Result<Value> {
+    let output = ledger(config, "verify", &["--format", "json"])?;
+    let said = String::from_utf8(output.stdout)?;
+    ensure!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_str(&said)?)
+}
 
 /// Checks that every accepted share has exactly one result, and that the backend has exactly these
 /// shares, under signatures that were right. Gives their number.

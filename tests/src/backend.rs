@@ -45,6 +45,10 @@ pub enum Behaviour {
     Nonsense,
     /// Record the shares, but never answer.
     Hang,
+    /// Take every share, and say so twice.
+    Repeat,
+    /// Answer 429, and ask for so many seconds of patience.
+    TooMany(u32),
 }
 
 /// What became of a request.
@@ -198,13 +202,13 @@ impl Shared {
     }
 
     /// Answers a request and records it; `None` means no answer at all.
-    fn answer(&self, headers: &HeaderMap, body: &[u8]) -> Option<(StatusCode, String)> {
+    fn answer(&self, headers: &HeaderMap, body: &[u8]) -> Option<Answer> {
         let signed = self.signed(headers, body);
         let mut record = self.record();
         if !signed {
             record.bad_signatures += 1;
             record.requests.push(Request { status: 401, shares: Vec::new() });
-            return Some((StatusCode::UNAUTHORIZED, "bad signature".into()));
+            return Some(answer(StatusCode::UNAUTHORIZED, "bad signature"));
         }
         let shares = serde_json::from_slice(body).ok().and_then(|body: Value| match body.get("shares") {
             Some(Value::Array(shares)) => shares
@@ -215,11 +219,12 @@ impl Shared {
         });
         let Some(shares) = shares else {
             record.requests.push(Request { status: 400, shares: Vec::new() });
-            return Some((StatusCode::BAD_REQUEST, "not a list of shares with ids".into()));
+            return Some(answer(StatusCode::BAD_REQUEST, "not a list of shares with ids"));
         };
         let behaviour = record.behaviour.clone();
         let (status, verdict) = match &behaviour {
-            Behaviour::Accept => (StatusCode::OK, Some(true)),
+            Behaviour::Accept | Behaviour::Repeat => (StatusCode::OK, Some(true)),
+            Behaviour::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, None),
             Behaviour::RejectShares(_) => (StatusCode::OK, Some(false)),
             Behaviour::Nonsense | Behaviour::Hang => (StatusCode::OK, None),
             Behaviour::ServerError => (StatusCode::INTERNAL_SERVER_ERROR, None),
@@ -237,8 +242,10 @@ impl Shared {
             known.deliveries += 1;
             known.answers.extend(verdict);
         }
+        let times = if behaviour == Behaviour::Repeat { 2 } else { 1 };
         let results: Vec<_> = ids
             .iter()
+            .flat_map(|id| std::iter::repeat_n(id, times))
             .map(|id| match &behaviour {
                 Behaviour::RejectShares(why) => json!({ "share_id": id, "accepted": false, "reason": why }),
                 _ => json!({ "share_id": id, "accepted": true }),
@@ -247,13 +254,24 @@ impl Shared {
         record.requests.push(Request { status: status.as_u16(), shares: ids });
         match behaviour {
             Behaviour::Hang => None,
-            _ if verdict.is_some() => Some((status, json!({ "results": results }).to_string())),
-            _ => Some((status, "<not json>".into())),
+            Behaviour::TooMany(seconds) => {
+                let mut answer = answer(status, "slowly");
+                answer.1.insert("retry-after", seconds.into());
+                Some(answer)
+            }
+            _ if verdict.is_some() => Some(answer(status, json!({ "results": results }).to_string())),
+            _ => Some(answer(status, "<not json>")),
         }
     }
 }
 
-async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
+type Answer = (StatusCode, HeaderMap, String);
+
+fn answer(status: StatusCode, body: impl Into<String>) -> Answer {
+    (status, HeaderMap::new(), body.into())
+}
+
+async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Answer {
     match shared.answer(&headers, &body) {
         Some(answer) => answer,
         None => std::future::pending().await,

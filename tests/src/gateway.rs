@@ -209,6 +209,11 @@ impl GatewayConfig {
         self
     }
 
+    /// The variables of the environment.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
+    }
+
     /// The folder with configuration, ledger and events.
     pub fn folder(&self) -> &Path {
         self.folder.path()
@@ -254,12 +259,20 @@ impl Gateway {
     /// When it ends, or does not say so in time.
     pub async fn start(config: &GatewayConfig) -> Result<Self> {
         let mut gateway = Self::spawn(config)?;
-        let started =
-            gateway.wait_for_event("the start", DEADLINE, |e| e["event"] == "gateway_started").await?;
-        let text = |name: &str| started[name].as_str().map(str::to_owned);
-        (gateway.listen, gateway.authority_key) = (text("listen"), text("authority_key"));
-        gateway.api = text("api").map(|address| format!("http://{address}"));
+        gateway.started().await?;
         Ok(gateway)
+    }
+
+    /// Waits until a gateway that was spawned says that it has started.
+    ///
+    /// # Errors
+    /// When it ends, or does not say so in time.
+    pub async fn started(&mut self) -> Result<()> {
+        let started = self.wait_for_event("the start", DEADLINE, |e| e["event"] == "gateway_started").await?;
+        let text = |name: &str| started[name].as_str().map(str::to_owned);
+        (self.listen, self.authority_key) = (text("listen"), text("authority_key"));
+        self.api = text("api").map(|address| format!("http://{address}"));
+        Ok(())
     }
 
     /// Starts the gateway without waiting, for configurations with which it is not to start.

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 use reservegrid_tests::{
-    account::check_every_share_has_one_result,
+    account::{check_every_share_has_one_result, ledger_records, verified},
     backend::{Backend, Behaviour},
     gateway::{Channel, DEADLINE, Gateway, GatewayConfig, Miner, policy},
 };
@@ -47,6 +47,14 @@ async fn blocks_are_found_on_both_kinds_of_channels_and_a_stop_loses_no_share() 
     let status = gateway.stop().await?;
     ensure!(status.success(), "{status}");
     check_every_share_has_one_result(gateway.events()?, &backend)?;
+    // The ledger has what the node said about each block, too, and the share that solved it.
+    let records = ledger_records(gateway.config())?;
+    for block in gateway.events_named("block_found")? {
+        let is = |record: &&Value| record["event"] == "block_found" && record["hash"] == block["hash"];
+        ensure!(records.iter().filter(is).count() == 1, "{block} is not in the ledger");
+        let share = |record: &Value| record["share_id"] == block["hash"] && record["solves_block"] == true;
+        ensure!(records.iter().any(share), "{block} is not accounted for");
+    }
     ensure!(gateway.events()?.last().unwrap()["event"] == "gateway_stopped");
     Ok(())
 }
@@ -142,23 +150,15 @@ async fn shares_accepted_before_a_crash_are_forwarded_after_it() -> Result<()> {
         .await?;
     drop(miner);
     gateway.process().kill()?;
-    let mut events = gateway.events()?.to_vec();
-    ensure!(count(&events, "share_forward_result") == 0);
+    ensure!(count(gateway.events()?, "share_forward_result") == 0);
 
     backend.behave(Behaviour::Accept);
     let mut gateway = Gateway::start(&config).await?;
-    let accepted = std::fs::read_to_string(config.ledger().join("shares.ndjson"))?
-        .lines()
-        .filter(|line| line.contains("\"share_accepted\""))
-        .count();
+    let accepted = verified(&config)?["shares"].as_u64().unwrap() as usize;
     backend.wait_for("every share of the run before", DEADLINE, |shares| shares.len() >= accepted).await?;
     ensure!(gateway.stop().await?.success());
     // The ledger is the record; the event stream may lack what the crash cut off.
-    events.clear();
-    for line in std::fs::read_to_string(config.ledger().join("shares.ndjson"))?.lines() {
-        events.push(serde_json::from_str(line)?);
-    }
-    let shares = check_every_share_has_one_result(&events, &backend)?;
+    let shares = check_every_share_has_one_result(&ledger_records(&config)?, &backend)?;
     ensure!(shares >= 20, "{shares}");
     Ok(())
 }

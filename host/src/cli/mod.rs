@@ -5,6 +5,7 @@ use std::{
     io::{self, ErrorKind, Write},
 };
 
+pub(crate) mod ledger;
 pub(crate) mod policy;
 
 /// Writes lines to standard output. Whoever reads them and has seen enough (`| head`) is no fault.

@@ -168,7 +168,8 @@ impl PolicyCommand {
     }
 }
 
-fn print<T: Serialize + Display>(value: &T, format: Format) -> Result<()> {
+/// Prints a result for people or for programs.
+pub(super) fn print<T: Serialize + Display>(value: &T, format: Format) -> Result<()> {
     match format {
         Format::Text => say(value.to_string().trim_end())?,
         Format::Json => say(serde_json::to_string_pretty(value)?)?,

@@ -4,7 +4,7 @@
 //! miners. Everything else is named, key by key, so that an operator who changed it knows that it waits for
 //! the next start.
 
-use super::{Config, Source};
+use super::{Config, Secret, Source};
 
 impl Config {
     /// The keys, policies aside, that have another value in `new` and wait for a start: `[gate] hold_timeout`.
@@ -40,14 +40,24 @@ impl Config {
         keys.add("api", &self.api.differences(&new.api));
         if let (Some(old), Some(new)) = (&self.serving, &new.serving) {
             keys.add("miners", &old.miners.differences(&new.miners));
-            keys.add("pool", &old.pool.differences(&new.pool));
-            keys.add("ledger", &old.ledger.differences(&new.ledger));
+            // Secrets in files are looked at again by those who use them.
+            let mut pool = old.pool.differences(&new.pool);
+            pool.retain(|key| *key != "secret" || !same_file(Some(&old.pool.secret), Some(&new.pool.secret)));
+            keys.add("pool", &pool);
+            let mut ledger = old.ledger.differences(&new.ledger);
+            ledger
+                .retain(|key| *key != "key" || !same_file(old.ledger.key.as_ref(), new.ledger.key.as_ref()));
+            keys.add("ledger", &ledger);
         }
         keys.add("record", &self.record.differences(&new.record));
         keys.add("events", &self.events.differences(&new.events));
         keys.add("drain", &self.drain.differences(&new.drain));
         keys.0
     }
+}
+
+fn same_file(old: Option<&Secret>, new: Option<&Secret>) -> bool {
+    old.zip(new).is_some_and(|(old, new)| old.file().is_some() && old.file() == new.file())
 }
 
 #[derive(Default)]

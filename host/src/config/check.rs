@@ -3,6 +3,7 @@
 #![expect(clippy::ptr_arg, reason = "a check gets a reference to the type of its key")]
 
 use super::{secret::Secret, value::duration};
+use crate::ledger::{chain::Keys, secret::SigningKey};
 use std::{fmt::Display, time::Duration};
 
 pub(super) fn between<T: PartialOrd + Display + Copy>(min: T, max: T) -> impl Fn(&T) -> Result<(), String> {
@@ -47,9 +48,17 @@ pub(super) fn header_text(text: &String) -> Result<(), String> {
     }
 }
 
-pub(super) fn at_least_16_bytes(secret: &Secret) -> Result<(), String> {
-    let len = secret.expose().len();
-    if len >= 16 { Ok(()) } else { Err(format!("has {len} bytes; at least 16 are needed")) }
+pub(super) fn signing_key(secret: &Secret) -> Result<(), String> {
+    let len = secret.expose().lines().next().unwrap_or_default().trim().len();
+    if len < 16 {
+        return Err(format!("has {len} bytes; at least 16 are needed"));
+    }
+    SigningKey::parse(secret.expose(), "").map(|_| ())
+}
+
+pub(super) fn chain_keys(keys: &Option<Secret>) -> Result<(), String> {
+    let parsed = keys.as_ref().map(|keys| Keys::parse(keys.expose())).transpose();
+    parsed.map(|_| ()).map_err(|error| format!("cannot be used: {error}"))
 }
 
 pub(super) fn bearer_token(token: &Option<Secret>) -> Result<(), String> {

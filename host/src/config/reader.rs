@@ -147,10 +147,10 @@ impl Reader {
         if self.lenient {
             return Some(None);
         }
-        let (text, place) = match (entry, file) {
-            (Some(entry), _) => (entry.text, entry.place),
+        let (text, place, file) = match (entry, file) {
+            (Some(entry), _) => (entry.text, entry.place, None),
             (None, Some(path)) => match std::fs::read_to_string(&path) {
-                Ok(text) => (text, self.place(section, &file_key)),
+                Ok(text) => (text, self.place(section, &file_key), Some(path)),
                 Err(error) => {
                     self.fault(section, &file_key, format!("{} cannot be read: {error}", path.display()));
                     return None;
@@ -160,7 +160,12 @@ impl Reader {
         };
         self.stand_in(section, key, place);
         match Secret::read(&text) {
-            Ok(secret) => Some(Some(secret)),
+            Ok(mut secret) => {
+                if let Some(file) = file {
+                    secret.came_from(&file);
+                }
+                Some(Some(secret))
+            }
             Err(error) => {
                 self.fault(section, key, format!("the secret {error}"));
                 None

@@ -4,21 +4,37 @@
 //! that one gets committed, mailed and pasted. `Debug` shows nothing of it, there is no `Display` and
 //! no `Serialize`, so it leaves the process only where [`Secret::expose`] is written.
 
-use std::fmt;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
-/// A secret text without its surrounding white space.
+/// A secret text without its surrounding white space, and the file it came from if it did.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret {
+    text: String,
+    file: Option<PathBuf>,
+}
 
 impl Secret {
     /// Takes a secret; a trailing line end, as editors and `echo` leave it in files, is not part of it.
     pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
+        Self { text: text.trim().to_owned(), file: None }
     }
 
     /// The secret itself.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// The file it was read from, for those who look at it again; none when it came from the environment.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Notes the file it was read from.
+    pub fn came_from(&mut self, file: &Path) {
+        self.file = Some(file.to_owned());
     }
 }
 

@@ -3,8 +3,8 @@
 use super::{
     Mode, NodeAuth,
     check::{
-        at_least_16_bytes, authority_key, bearer_token, between, header_text, plain_name, printable_tag,
-        within,
+        authority_key, bearer_token, between, chain_keys, header_text, plain_name, printable_tag,
+        signing_key, within,
     },
     document::{TOP, variable},
     reader::Reader,
@@ -165,7 +165,7 @@ section! {
         /// each accepted share allows one more.
         max_refusals_per_second: u32 = default("10"), between(1, 1_000_000);
         /// Shares of one connection that may wait for the pool's answer.
-        max_unanswered_shares: u32 = default("10000"), between(1, 100_000);
+        max_unanswered_shares: u32 = default("1000000"), between(1, 1_000_000_000);
         /// Shares that each channel's difficulty aims at.
         shares_per_minute: f64 = default("6"), between(0.1, 600.0);
         /// Whether difficulties follow the shares that are accepted: "on", or "off" to keep the first one.
@@ -194,10 +194,13 @@ section! {
         url: Url = required();
         /// The name of the signing key, sent along so that keys can be changed.
         key_id: String = required(), header_text;
-        /// The key that signs what is posted (HMAC-SHA256): at least 16 bytes.
-        secret: Secret = secret("at least 16 bytes, the same as at the pool"), at_least_16_bytes;
+        /// The key that signs what is posted (HMAC-SHA256): at least 16 bytes. A file is read again when it
+        /// changes; a second line in it is the new `key_id`.
+        secret: Secret = secret("at least 16 bytes, the same as at the pool"), signing_key;
         /// Shares in one request at most.
         batch_size: u32 = default("512"), between(1, 10_000);
+        /// Requests on their way at once.
+        in_flight: u32 = default("4"), between(1, 64);
         /// How long the backend may take for one answer.
         timeout: Duration = default("5s"), within("100ms", "5m");
     }
@@ -206,6 +209,15 @@ section! {
     pub Ledger {
         /// Its folder; it is made when it does not exist.
         dir: PathBuf = required();
+        /// The key of the chain that makes changes evident; without it the folder has one of its own
+        /// (`chain.key`). A file has a key a line, the newest first, and is read again when it changes.
+        key: Option<Secret> = optional_secret(), chain_keys;
+        /// A file of the ledger is full beyond this size.
+        segment_size: ByteSize = default("256MiB"), between(ByteSize(64 << 10), ByteSize(64 << 30));
+        /// How long records are kept after their file is full and every share in it has its result.
+        keep: Duration = default("2160h"), within("0s", "87600h");
+        /// Shares that may be without the pool's answer; acknowledgements slow down from three quarters on.
+        max_backlog: u64 = default("50000000"), between(1, 10_000_000_000);
     }
 
     /// Recordings of judged templates, for `reservegrid policy replay`.
@@ -419,8 +431,8 @@ pub(super) fn key_names(section: &str) -> impl Iterator<Item = &'static str> {
 }
 
 /// The keys that name the file of a secret.
-pub(super) const FILE_KEYS: [&str; 5] =
-    ["authority_secret_file", "password_file", "read_token_file", "secret_file", "token_file"];
+pub(super) const FILE_KEYS: [&str; 6] =
+    ["authority_secret_file", "key_file", "password_file", "read_token_file", "secret_file", "token_file"];
 
 fn keys(section: &str) -> impl Iterator<Item = (&'static str, bool)> {
     let of_section = SECTIONS.iter().filter(move |(name, _)| *name == section);

@@ -222,6 +222,9 @@ impl Line {
                 line("pool", colour(e.reason), format!("{}: {} ({} shares)", e.reason, e.detail, e.shares))
             }
             Event::LedgerFailed { reason, detail } => line("ledger", RED, format!("{reason}: {detail}")),
+            Event::LedgerStatus { reason, detail } => {
+                line("ledger", colour(*reason), format!("{reason}: {detail}"))
+            }
             Event::BlockFound(e) if e.reason == Reason::BlockSubmitted => {
                 let coins = e.coinbase_value as f64 / 1e8;
                 let text = format!(

@@ -87,6 +87,11 @@ pub enum Event {
         reason: Reason,
         detail: String,
     },
+    /// The ledger's tail was cut off, or its key changed.
+    LedgerStatus {
+        reason: Reason,
+        detail: String,
+    },
     BlockFound(BlockFound),
     RecordingFailed {
         reason: Reason,
@@ -444,7 +449,8 @@ pub struct ShareForwardResult {
 /// Forwarding as a whole changed its state.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct ForwardStatus {
-    /// `forward_retrying` or `forward_recovered`.
+    /// `forward_retrying` or `forward_recovered`; about the signing key `forward_key_changed` or
+    /// `forward_key_unusable`.
     pub reason: Reason,
     /// What happened.
     pub detail: String,
@@ -453,7 +459,7 @@ pub struct ForwardStatus {
 }
 
 /// A share solved a block.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BlockFound {
     /// `block_submitted`, `block_rejected_by_node` or `block_submit_failed`.
     pub reason: Reason,

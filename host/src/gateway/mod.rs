@@ -26,7 +26,10 @@ use crate::{
     config::{CoinbaseOnly, Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
     event::{self, Event, EventWriter, Events, Sinks, schema},
     gate::{Gate, Timings},
-    ledger::{self, LedgerTasks, forward::ForwardConfig},
+    ledger::{
+        self, LedgerConfig, LedgerTasks, chain::Keys, fault::Fault, forward::ForwardConfig, log::LogConfig,
+        secret::SigningKeys,
+    },
     metrics::HeardMetrics,
     miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
     noise::{AuthoritySecretKey, KeyTextError},
@@ -46,6 +49,7 @@ use bitcoin::Network;
 use std::{
     fmt, io,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
@@ -398,15 +402,26 @@ async fn serve(
 ) -> Result<Listening, StartError> {
     let Serving { miners, pool, ledger } = serving;
     let authority: AuthoritySecretKey = miners.authority_secret.expose().parse().map_err(StartError::Key)?;
+    let usable = |error: String| StartError::Io(io::Error::new(io::ErrorKind::InvalidInput, error));
+    let signing = Arc::new(SigningKeys::new(&pool.secret, &pool.key_id).map_err(usable)?);
     let forward = ForwardConfig {
         url: pool.url.to_string(),
-        key_id: pool.key_id.clone(),
-        secret: pool.secret.expose().as_bytes().to_vec(),
+        keys: signing.clone(),
         batch_size: pool.batch_size as usize,
+        in_flight: pool.in_flight as usize,
         timeout: pool.timeout,
     };
     let folder = ledger.dir.clone();
-    let (ledger, ledger_tasks) = ledger::open(&folder, forward, events.clone())?;
+    let log = LogConfig { folder: folder.clone(), segment_size: ledger.segment_size.0, keep: ledger.keep };
+    let record = LedgerConfig {
+        log,
+        keys: ledger.key.as_ref().map(|key| Keys::parse(key.expose())).transpose().map_err(usable)?,
+        key_file: ledger.key.as_ref().and_then(|key| key.file()).map(Path::to_owned),
+        max_backlog: ledger.max_backlog,
+        fault: Fault::of_environment()?,
+    };
+    let (ledger, ledger_tasks) = ledger::open(record, forward, events.clone())?;
+    let recorder = ledger.clone();
     view.with_ledger(ledger.backlog());
     let (blocks, solved) = mpsc::channel(MAX_BLOCKS_WAITING);
     let limits = Limits {
@@ -443,8 +458,7 @@ async fn serve(
             (None, Some(url)) => UserCheck::Pool(PoolQuestions {
                 url: url.clone(),
                 timeout: miners.users_timeout,
-                key_id: pool.key_id.clone(),
-                secret: pool.secret.expose().as_bytes().to_vec(),
+                keys: signing,
             }),
             (None, None) => UserCheck::Open,
         },
@@ -460,6 +474,7 @@ async fn serve(
         source: source.clone(),
         ask: ask.clone(),
         events: events.clone(),
+        ledger: recorder,
         folder,
         down: down.clone(),
     };

@@ -1,35 +1,77 @@
-//! The share ledger: each accepted share is told twice, and the file proves it.
+//! The share ledger: each accepted share is told twice, and the files prove it.
 //!
 //! 1. `share_accepted` is on disk before the miner hears Success.
 //! 2. `share_forward_result` follows once the pool backend has answered for good.
 //!
-//! Both are NDJSON lines of `shares.ndjson`, joined by `share_id`. One thread owns the file: it
-//! writes whatever has gathered, makes it durable with one `fdatasync`, then acknowledges and hands the
-//! shares to the forwarder. At the next start, accepted shares without a result are forwarded again
-//! under the same id. What may be unforwarded is bounded; beyond it shares are refused with a reason.
+//! Both are binary records of one append-only log, chained by HMAC and joined by `share_id`. One thread owns
+//! the log: it writes whatever has gathered, makes it durable with one `fdatasync`, then acknowledges. What
+//! is forwarded is read back from the log, so a backlog costs disk and no memory, and a restart is nothing
+//! special: accepted shares without a result are forwarded again under the same id. What may be without a
+//! result is bounded; near the bound acknowledgements slow down, beyond it shares are refused with a reason.
+//! `docs/ledger.md` says why it is made like this, with measurements.
 //!
-//! - [`file`]: the file, its lock and what a restart finds in it
-//! - [`forward`]: batches to the pool backend
-//! - [`sign`]: HMAC over what is sent
+//! - [`log`]: opening, appending, recovery, rotation, retention; [`segment`]: its files; [`head`]: how far it
+//!   goes; [`record`]: what stands in it, [`json`]: as others read it; [`chain`]: HMACs and keys; [`corrupt`]: what can be wrong with it
+//! - `writer`: the thread that owns it; [`settle`]: which shares have their result; [`fault`]: faults for tests
+//! - [`feed`]: shares back from the log; [`schedule`]: when they are sent; [`forward`]: how; [`answer`]: what
+//!   the backend said; [`sign`], [`secret`]: the signature and its key
+//! - [`read`]: a ledger for those who look at it; [`verify`], [`export`], [`stats`]: what they do with it
 
-pub mod file;
+pub mod answer;
+pub mod chain;
+pub mod corrupt;
+pub mod export;
+pub mod fault;
+pub mod feed;
 pub mod forward;
+pub mod head;
+pub mod json;
+pub mod log;
+pub mod read;
+pub mod record;
+mod recover;
+pub mod schedule;
+pub mod secret;
+pub mod segment;
+pub mod settle;
 pub mod sign;
+pub mod stats;
+pub mod verify;
+mod writer;
 
 use crate::{
-    event::{Event, Events, Stamped, schema},
+    event::{Event, Events, schema},
+    job::{EXTRANONCE_LEN, Job},
     reason::Reason,
     share::ValidShare,
 };
-use file::LedgerFile;
-use forward::{ForwardConfig, Forwardable};
-use std::{io, path::Path, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use answer::Verdict;
+use bitcoin::hashes::Hash as _;
+use chain::Keys;
+use fault::Fault;
+use feed::{Feed, Progress};
+use forward::ForwardConfig;
+use log::{Log, LogConfig, Opened};
+use record::Hash;
+use secret::Watched;
+use std::{
+    io,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use writer::{State, Writer};
 
-/// Shares accepted but not yet answered for by the backend; more are refused.
-pub const MAX_BACKLOG: usize = 100_000;
-/// Records made durable together.
-const MAX_GROUP: usize = 4_096;
+/// Shares that may wait to be written; more are refused.
+const MAX_QUEUED: u64 = 1 << 18;
+/// Batches that are read before they can be sent.
+const READ_AHEAD: usize = 2;
+/// Between two looks at what is to be done from time to time.
+const TICK: Duration = Duration::from_secs(1);
 
 /// The ledger's word on one share, for the connection that sent it.
 #[derive(Clone, Copy, Debug)]
@@ -47,17 +89,48 @@ pub struct Ack {
 /// Where the ledger answers. Its capacity is the connection's limit on shares in flight.
 pub type AckSender = mpsc::Sender<Ack>;
 
+/// A share on its way to the writer: nothing in it is text yet that is not text already.
 struct NewShare {
-    record: schema::ShareAccepted,
+    share_id: Hash,
+    job: Arc<Job>,
+    connection: u64,
+    version: u32,
+    ntime: u32,
+    nonce: u32,
+    extranonce: [u8; EXTRANONCE_LEN],
+    held: bool,
+    solves_block: bool,
+    user_identity: String,
+    worker: Option<String>,
+    quota: OwnedSemaphorePermit,
     ack: Ack,
     reply: AckSender,
-    permit: Permit,
 }
 
 enum Command {
-    Share(Box<NewShare>),
-    Results(Vec<schema::ShareForwardResult>),
+    Share(NewShare),
+    /// Answers, with the room they take until they are written.
+    Verdicts(Vec<Verdict>, OwnedSemaphorePermit),
+    Block(schema::BlockFound),
+    Tick,
+    /// What is to be forwarded cannot be read.
+    Corrupt(String),
     Drain,
+}
+
+/// What everybody who has shares sees of the ledger without asking it.
+#[derive(Default)]
+struct Gauge {
+    /// Durable shares without a result.
+    open: AtomicU64,
+    /// As many may be.
+    max_open: u64,
+    /// Shares that are not durable yet.
+    queued: AtomicU64,
+    /// Groups that were made durable.
+    groups: AtomicU64,
+    /// Nothing is accepted any more.
+    failed: AtomicBool,
 }
 
 /// Handle for those who have shares to record.
@@ -65,27 +138,24 @@ enum Command {
 pub struct Ledger {
     /// None: nothing is kept.
     commands: Option<mpsc::UnboundedSender<Command>>,
-    backlog: Arc<Semaphore>,
+    gauge: Arc<Gauge>,
 }
 
-/// How many shares wait for the backend.
-#[derive(Clone, Debug)]
-pub struct Backlog(Arc<Semaphore>);
+/// How many shares wait for the backend. It keeps nothing of the ledger alive.
+#[derive(Clone)]
+pub struct Backlog(Arc<Gauge>);
 
 impl Backlog {
-    /// Shares of this run without the backend's answer.
-    pub fn waiting(&self) -> usize {
-        MAX_BACKLOG.saturating_sub(self.0.available_permits())
+    /// Shares without a result.
+    pub fn waiting(&self) -> u64 {
+        self.0.open.load(Ordering::Relaxed)
     }
 
     /// How many there may be; beyond that shares are refused.
-    pub const fn limit(&self) -> usize {
-        MAX_BACKLOG
+    pub fn limit(&self) -> u64 {
+        self.0.max_open
     }
 }
-
-/// A share's places in what may be unanswered: of this gateway, and of its connection.
-pub type Permit = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 /// Who a share came from and how it is answered.
 pub struct Origin<'a> {
@@ -103,25 +173,26 @@ pub struct Origin<'a> {
     pub difficulty: f64,
     /// Mined while newer work was held back.
     pub held: bool,
-    /// Its place in what its connection may have unanswered by the backend.
+    /// Its place in what its connection may have unanswered by the backend; given back with the result.
     pub quota: OwnedSemaphorePermit,
 }
 
 impl Ledger {
     /// A ledger that says yes at once and keeps nothing: to measure what stands before it.
     pub fn unrecorded() -> Self {
-        Self { commands: None, backlog: Arc::new(Semaphore::new(0)) }
+        Self { commands: None, gauge: Arc::new(Gauge { max_open: u64::MAX, ..Gauge::default() }) }
     }
 
-    /// What waits for the backend, to look at: it keeps nothing of the ledger alive.
+    /// What waits for the backend, to look at.
     pub fn backlog(&self) -> Backlog {
-        Backlog(self.backlog.clone())
+        Backlog(self.gauge.clone())
     }
 
     /// Hands a share over; the answer comes on `reply` once it is durable.
     ///
     /// # Errors
-    /// [`Reason::ShareLedgerFull`] when too many shares wait for the backend.
+    /// [`Reason::ShareLedgerFull`] when too many shares wait for the backend or the disk, or the ledger cannot
+    /// be written any more.
     pub fn record(&self, share: &ValidShare, origin: Origin<'_>, reply: &AckSender) -> Result<(), Reason> {
         let ack = Ack {
             channel_id: origin.channel_id,
@@ -132,35 +203,68 @@ impl Ledger {
         let Some(commands) = &self.commands else {
             return reply.try_send(ack).map_err(|_| Reason::ShareLedgerFull);
         };
-        let permit = self.backlog.clone().try_acquire_owned().map_err(|_| Reason::ShareLedgerFull)?;
-        let (record, quota) = accepted(share, origin);
-        let command =
-            Command::Share(Box::new(NewShare { record, ack, reply: reply.clone(), permit: (permit, quota) }));
-        commands.send(command).map_err(|_| Reason::ShareLedgerFull)
+        let gauge = &self.gauge;
+        let queued = gauge.queued.fetch_add(1, Ordering::Relaxed);
+        let full = queued >= MAX_QUEUED || queued + gauge.open.load(Ordering::Relaxed) >= gauge.max_open;
+        let share = NewShare {
+            share_id: share.hash.to_byte_array(),
+            job: share.job.clone(),
+            connection: origin.connection,
+            version: share.header.version.to_consensus().cast_unsigned(),
+            ntime: share.header.time,
+            nonce: share.header.nonce,
+            extranonce: share.extranonce,
+            held: origin.held,
+            solves_block: share.solves_block,
+            user_identity: origin.user_identity.to_owned(),
+            worker: origin.worker,
+            quota: origin.quota,
+            ack,
+            reply: reply.clone(),
+        };
+        let refused = full || gauge.failed.load(Ordering::Relaxed);
+        if refused || commands.send(Command::Share(share)).is_err() {
+            gauge.queued.fetch_sub(1, Ordering::Relaxed);
+            return Err(Reason::ShareLedgerFull);
+        }
+        Ok(())
+    }
+
+    /// Writes down what the node said about a solved block.
+    pub fn block(&self, answer: schema::BlockFound) {
+        if let Some(commands) = &self.commands {
+            let _ = commands.send(Command::Block(answer));
+        }
+    }
+
+    /// Groups of records that this run made durable, each with one sync.
+    pub fn groups(&self) -> u64 {
+        self.gauge.groups.load(Ordering::Relaxed)
     }
 }
 
-fn accepted(share: &ValidShare, origin: Origin<'_>) -> (schema::ShareAccepted, OwnedSemaphorePermit) {
-    let template = &share.job.template;
-    let record = schema::ShareAccepted {
-        share_id: share.hash.to_string(),
-        user_identity: origin.user_identity.to_owned(),
-        worker: origin.worker,
-        connection: origin.connection,
-        channel: origin.channel_id,
-        job: share.job.serial,
-        template: template.digest.to_string(),
-        height: template.height,
-        previous_block_hash: template.previous_block_hash.to_string(),
-        difficulty: origin.difficulty,
-        version: share.header.version.to_consensus().cast_unsigned(),
-        ntime: share.header.time,
-        nonce: share.header.nonce,
-        extranonce: hex::encode(share.extranonce),
-        held: origin.held,
-        solves_block: share.solves_block,
-    };
-    (record, origin.quota)
+/// What a ledger is made of.
+#[derive(Clone)]
+pub struct LedgerConfig {
+    /// The log.
+    pub log: LogConfig,
+    /// What the chain is made with; without it the folder has a key of its own.
+    pub keys: Option<Keys>,
+    /// Where these keys are written, to be looked at again.
+    pub key_file: Option<PathBuf>,
+    /// Shares that may be without a result; more are refused.
+    pub max_backlog: u64,
+    /// What goes wrong with the disk, in tests.
+    pub fault: Fault,
+}
+
+impl LedgerConfig {
+    /// A ledger in this folder, with everything else as it is by default.
+    pub fn in_folder(folder: impl Into<PathBuf>) -> Self {
+        let keep = Duration::from_secs(90 * 24 * 3_600);
+        let log = LogConfig { folder: folder.into(), segment_size: 256 << 20, keep };
+        Self { log, keys: None, key_file: None, max_backlog: 50_000_000, fault: Fault::None }
+    }
 }
 
 /// The running parts of a ledger, to be ended with [`LedgerTasks::drain`].
@@ -168,11 +272,12 @@ pub struct LedgerTasks {
     commands: mpsc::UnboundedSender<Command>,
     writer: tokio::task::JoinHandle<()>,
     forwarder: tokio::task::JoinHandle<()>,
+    ticker: tokio::task::JoinHandle<()>,
 }
 
 impl LedgerTasks {
     /// Ends the ledger: records what was handed over, forwards what it can until `limit` has passed.
-    /// What is left is in the file and is forwarded at the next start.
+    /// What is left is in the log and is forwarded at the next start.
     pub async fn drain(self, limit: Duration) {
         let _ = self.commands.send(Command::Drain);
         drop(self.commands);
@@ -183,96 +288,62 @@ impl LedgerTasks {
         if ended.await.is_err() {
             forwarder.abort();
         }
+        self.ticker.abort();
         let _ = self.writer.await;
     }
 }
 
-/// Opens the ledger in `folder` and starts it; must run inside a tokio runtime.
+/// Opens a ledger and starts it; must run inside a tokio runtime.
 ///
 /// # Errors
-/// When the file cannot be opened, is in use by another gateway, or holds a line that is no record
-/// (the error names it).
-pub fn open(folder: &Path, forward: ForwardConfig, events: Events) -> io::Result<(Ledger, LedgerTasks)> {
-    let (file, recovered) = LedgerFile::open(folder)?;
-    let (commands, inbox) = mpsc::unbounded_channel();
-    // Unbounded channels, bounded by the permits that every share of this run in them carries.
-    let (to_forward, forward_inbox) = mpsc::unbounded_channel();
-    let forwarder = forward::Forwarder::new(forward, commands.clone(), events.clone())?;
-    let forwarder = tokio::spawn(forwarder.run(forward_inbox, recovered));
-    let writer = Writer { file, to_forward: Some(to_forward), events, failed: false };
-    let writer = tokio::task::spawn_blocking(move || writer.run(inbox));
-    let ledger = Ledger { commands: Some(commands.clone()), backlog: Arc::new(Semaphore::new(MAX_BACKLOG)) };
-    Ok((ledger, LedgerTasks { commands, writer, forwarder }))
-}
-
-struct Writer {
-    file: LedgerFile,
-    to_forward: Option<mpsc::UnboundedSender<Forwardable>>,
+/// When the folder cannot be used, is in use by another gateway, or holds a ledger that is not as it was
+/// written; the error says where and what to do.
+pub fn open(
+    config: LedgerConfig,
+    forward: ForwardConfig,
     events: Events,
-    failed: bool,
-}
-
-impl Writer {
-    fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Command>) {
-        let mut group = Vec::with_capacity(MAX_GROUP);
-        while inbox.blocking_recv_many(&mut group, MAX_GROUP) > 0 {
-            self.write(group.drain(..));
-        }
+) -> io::Result<(Ledger, LedgerTasks)> {
+    let folder = config.log.folder.clone();
+    let Opened { log, settled, cut } = Log::open(config.log, config.keys, config.fault)?;
+    if let Some(detail) = cut {
+        events.emit(Event::LedgerStatus { reason: Reason::LedgerTailCut, detail });
     }
-
-    fn write(&mut self, group: impl Iterator<Item = Command>) {
-        let mut shares = Vec::new();
-        let mut results = Vec::new();
-        let mut drain = false;
-        for command in group {
-            match command {
-                Command::Share(share) => {
-                    let stamped = Stamped::now(Event::ShareAccepted(share.record.clone()));
-                    let line = if self.failed { String::new() } else { self.file.push(&stamped) };
-                    shares.push((*share, line));
-                }
-                Command::Results(_) if self.failed => {}
-                Command::Results(group) => {
-                    for result in group {
-                        self.file.push(&Stamped::now(Event::ShareForwardResult(result.clone())));
-                        results.push(result);
-                    }
-                }
-                Command::Drain => drain = true,
-            }
-        }
-        // After a failed write or sync nobody knows what is on the disk: nothing is acknowledged any
-        // more in this run. A restart reads what is really there.
-        if !self.failed
-            && let Err(error) = self.file.commit()
+    let first_share = log.next_share();
+    let open = (first_share - 1).saturating_sub(settled.answered());
+    let progress = Arc::new(Progress::new(log.end(), log.keys().clone()));
+    let settled = Arc::new(Mutex::new(settled));
+    let gauge = Arc::new(Gauge {
+        open: AtomicU64::new(open),
+        max_open: config.max_backlog,
+        queued: AtomicU64::new(0),
+        groups: AtomicU64::new(0),
+        failed: AtomicBool::new(false),
+    });
+    let (commands, inbox) = mpsc::unbounded_channel();
+    let (batches, to_forward) = mpsc::channel(READ_AHEAD);
+    let feed = Feed::new(folder, progress.clone(), settled.clone(), first_share, forward.batch_size)?;
+    let trouble = commands.downgrade();
+    std::thread::Builder::new().name("ledger-feed".into()).spawn(move || {
+        if let Err(corruption) = feed.run(&batches)
+            && let Some(commands) = trouble.upgrade()
         {
-            self.failed = true;
-            let detail =
-                format!("{error}; no share is accepted until the gateway is restarted on a healthy disk");
-            tracing::error!(%detail, "the share ledger cannot be written");
-            self.events.emit(Event::LedgerFailed { reason: Reason::ShareLedgerFull, detail });
+            let _ = commands.send(Command::Corrupt(corruption.to_string()));
         }
-        for (share, line) in shares {
-            let NewShare { record, mut ack, reply, permit } = share;
-            if self.failed {
-                ack.recorded = Err(Reason::ShareLedgerFull);
-            } else {
-                if let Some(to_forward) = &self.to_forward {
-                    let share_id = record.share_id.clone();
-                    let _ =
-                        to_forward.send(Forwardable { share_id, line, attempts: 0, permit: Some(permit) });
-                }
-                self.events.emit(Event::ShareAccepted(record));
-            }
-            // Never full: its capacity is the number of shares the connection may have in flight.
-            // Closed when the miner has gone; the share counts all the same.
-            let _ = reply.try_send(ack);
+    })?;
+    let forwarder = forward::Forwarder::new(forward, commands.clone(), events.clone())?;
+    let forwarder = tokio::spawn(forwarder.run(to_forward, open));
+    let key_file = config.key_file.as_deref().map(Watched::new);
+    let state = State::new(first_share);
+    let writer = Writer { log, settled, progress, gauge: gauge.clone(), events, key_file, state };
+    let writer = tokio::task::spawn_blocking(move || writer.run(inbox));
+    let clock = commands.downgrade();
+    let ticker = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(TICK).await;
+            let Some(commands) = clock.upgrade() else { return };
+            let _ = commands.send(Command::Tick);
         }
-        if !self.failed {
-            results.into_iter().for_each(|result| self.events.emit(Event::ShareForwardResult(result)));
-        }
-        if drain {
-            self.to_forward = None;
-        }
-    }
+    });
+    let ledger = Ledger { commands: Some(commands.clone()), gauge };
+    Ok((ledger, LedgerTasks { commands, writer, forwarder, ticker }))
 }

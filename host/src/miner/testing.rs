@@ -4,9 +4,10 @@
 
 use super::*;
 use crate::{
+    config::Secret,
     event,
     gate::{Action, Gate, Mode, Timings},
-    ledger::{self, LedgerTasks, forward::ForwardConfig},
+    ledger::{self, LedgerConfig, LedgerTasks, forward::ForwardConfig, secret::SigningKeys},
     policy::Verdict,
     share::target,
     template::{
@@ -140,12 +141,13 @@ impl Surroundings {
         let (events, _writer) = event::start(None, None).unwrap();
         let forward = ForwardConfig {
             url: "http://127.0.0.1:1/".into(),
-            key_id: "test".into(),
-            secret: b"secret".to_vec(),
+            keys: Arc::new(SigningKeys::new(&Secret::new("a secret of the pool"), "test").unwrap()),
             batch_size: 1,
+            in_flight: 1,
             timeout: Duration::from_secs(1),
         };
-        let (ledger, ledger_tasks) = ledger::open(folder.path(), forward, events.clone()).unwrap();
+        let (ledger, ledger_tasks) =
+            ledger::open(LedgerConfig::in_folder(folder.path()), forward, events.clone()).unwrap();
         let (blocks, solved) = mpsc::channel(8);
         let shared = Arc::new(Shared {
             limits,

@@ -6,7 +6,12 @@
 //! nobody is let in on it. Answers are remembered for a while, in bounded number, so that a restart of a whole farm asks once
 //! per user.
 
-use crate::{event::unix_seconds, ledger::sign, reason::Reason, words::chain};
+use crate::{
+    event::unix_seconds,
+    ledger::{secret::SigningKeys, sign},
+    reason::Reason,
+    words::chain,
+};
 use reqwest::{StatusCode, Url};
 use std::{
     collections::{HashMap, HashSet},
@@ -38,10 +43,8 @@ pub struct PoolQuestions {
     pub url: Url,
     /// How long one answer may take.
     pub timeout: Duration,
-    /// The name of the signing key.
-    pub key_id: String,
-    /// The key that signs questions, as it signs shares ([`sign`]).
-    pub secret: Vec<u8>,
+    /// What signs questions, as it signs shares ([`sign`]).
+    pub keys: Arc<SigningKeys>,
 }
 
 /// Answers of the pool that are remembered.
@@ -223,12 +226,13 @@ impl UserService {
     async fn request(&self, user: &str) -> Option<Result<(), Reason>> {
         let question = serde_json::json!({ "user_identity": user }).to_string();
         let timestamp = unix_seconds().to_string();
-        let signature = sign::sign(&self.config.secret, &timestamp, question.as_bytes());
+        let key = self.config.keys.current();
+        let signature = sign::sign(&key.secret, &timestamp, question.as_bytes());
         let request = self
             .client
             .post(self.config.url.clone())
             .header("content-type", "application/json")
-            .header(sign::KEY_ID_HEADER, &self.config.key_id)
+            .header(sign::KEY_ID_HEADER, &key.id)
             .header(sign::TIMESTAMP_HEADER, timestamp)
             .header(sign::SIGNATURE_HEADER, signature)
             .body(question);
@@ -275,6 +279,7 @@ fn verdict(status: StatusCode) -> Result<Result<(), Reason>, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::config::Secret;
 
     #[test]
     fn a_file_names_accounts_and_whole_identities() {
@@ -315,8 +320,7 @@ mod tests {
         let config = PoolQuestions {
             url: "http://127.0.0.1:9/".parse().unwrap(),
             timeout: Duration::from_secs(1),
-            key_id: "k1".into(),
-            secret: b"secret".to_vec(),
+            keys: Arc::new(SigningKeys::new(&Secret::new("a secret of the pool"), "k1").unwrap()),
         };
         let service = UserService::new(config).unwrap();
         let now = Instant::now();

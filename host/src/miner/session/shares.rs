@@ -68,14 +68,16 @@ impl Session {
         if share.solves_block
             && self.shared.blocks.try_send(Solved::new(&share, &channel.user_identity)).is_err()
         {
-            self.shared.events.emit(Event::BlockFound(schema::BlockFound {
+            let lost = schema::BlockFound {
                 reason: Reason::BlockSubmitFailed,
                 hash: share.hash.to_string(),
                 height: share.job.template.height,
                 user_identity: channel.user_identity.clone(),
                 detail: "too many solved blocks wait for the template source".into(),
                 coinbase_value: share.job.template.coinbase_value,
-            }));
+            };
+            self.shared.ledger.block(lost.clone());
+            self.shared.events.emit(Event::BlockFound(lost));
         }
         if self.work.held && !self.shared.limits.accept_held_shares {
             return Err(Reason::ShareHeld);
