@@ -124,7 +124,7 @@ fn main() {
             println!(
                 "restart with it, {what:<18}    {:>8.3} s, {} shares open",
                 started.elapsed().as_secs_f64(),
-                ledger.open_shares()
+                ledger.backlog().waiting()
             );
             copy_head(&at("backlog"), "head", "head.before");
             if what == "after a clean end" {
@@ -135,7 +135,7 @@ fn main() {
         }
         let (ledger, tasks) = open(&at("backlog"), Fault::None, Some(&backend));
         let (started, first) = (Instant::now(), backend.shares.load(Ordering::Relaxed));
-        while started.elapsed() < Duration::from_secs(15) && ledger.open_shares() > 0 {
+        while started.elapsed() < Duration::from_secs(15) && ledger.backlog().waiting() > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let rate = (backend.shares.load(Ordering::Relaxed) - first) as f64 / started.elapsed().as_secs_f64();
@@ -281,7 +281,7 @@ impl Run<'_> {
             tokio::time::sleep(Duration::from_millis(20)).await;
             peak = peak.max(resident());
         }
-        let (came, open_shares) = (forwarded() - before, ledger.open_shares());
+        let (came, open_shares) = (forwarded() - before, ledger.backlog().waiting());
         stop.store(true, Ordering::Relaxed);
         let (mut acked, mut delays) = (0, Vec::new());
         for connection in connections {

@@ -174,8 +174,8 @@ impl View {
         let backlog = self.backlog.get();
         LedgerView {
             active: backlog.is_some(),
-            backlog: backlog.map_or(0, |backlog| backlog.waiting() as u64),
-            backlog_limit: backlog.map_or(0, |backlog| backlog.limit() as u64),
+            backlog: backlog.map_or(0, |backlog| backlog.waiting()),
+            backlog_limit: backlog.map_or(0, |backlog| backlog.limit()),
             forwarded: self.heard.forwarded(),
             backend_up: self.heard.backend_is_up(),
         }
