@@ -143,9 +143,6 @@ async fn a_branch_that_loses_takes_its_work_with_it_whether_it_had_one_block_or_
     scene.ours.rpc.call("invalidateblock", json!([won])).await?;
     let lower = scene.ours.tip().await?;
     ensure!(lower != won);
-    let skip = scene.gateway.events()?.len();
-    let on = |e: &Value| e["event"] == "tip_changed" && e["tip"] == *lower;
-    scene.gateway.wait_for_event_after(skip, "the lower tip", DEADLINE, on).await?;
     scene.mines_on(&lower, &mut client, &mut channel).await?;
     scene.end().await
 }

@@ -41,6 +41,20 @@ fn it_goes_out_when_it_is_admitted_and_a_full_template_replaces_it_later() {
 }
 
 #[test]
+fn other_policies_that_accept_what_was_refused_put_it_in_the_place_of_the_fallback() {
+    let (mut gate, now) = refused();
+    let (fallback, full) = (coinbase_only(2), template(2, 0));
+    gate.on_coinbase_only(fallback.clone());
+    gate.on_verdict(now, fallback.digest, &Verdict::accept());
+    assert_eq!(gate.judged().collect::<Vec<_>>(), [fallback.digest, full.digest]);
+    let actions = gate.on_verdict(now, full.digest, &Verdict::accept());
+    let [Action::Release { template: released, new_tip: false, .. }] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(released.digest, full.digest);
+}
+
+#[test]
 fn a_fallback_that_is_refused_stays_inside_and_the_hold_ends_as_ever() {
     let (mut gate, now) = refused();
     let fallback = coinbase_only(2);

@@ -363,6 +363,8 @@ impl Gate {
         self.phase = Phase::Following;
         if !pending.template.is_coinbase_only() {
             self.released = pending.sequence;
+            // Beside a template without transactions, what was refused stays of interest to other policies.
+            self.refused = None;
         }
         self.forget_ahead_up_to(pending.template.height);
         // A verdict on it that is still to come is one on the work in use.
@@ -370,7 +372,6 @@ impl Gate {
         let template = Admitted::new(pending.template.clone(), would_reject.clone());
         self.in_use = Some(Judged { template: pending, would_reject });
         self.withdrawn = None;
-        self.refused = None;
         self.refused_coinbase_only = None;
         vec![Action::Release { template, new_tip, since_tip, ahead: None }]
     }
