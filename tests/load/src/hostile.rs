@@ -49,6 +49,8 @@ impl Kind {
 
 /// Rest of a peer before it comes again.
 const REST: Duration = Duration::from_secs(3);
+/// Bytes that a peer has ready beyond what the pool reads; more would only keep this machine busy.
+const UNSENT: u32 = 16 << 10;
 /// How long a peer that waits does so.
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -69,7 +71,7 @@ pub async fn run(pool: SocketAddr, number: usize, kind: Kind, stop: &AtomicBool)
 async fn once(pool: SocketAddr, number: usize, kind: Kind, stop: &AtomicBool) -> Result<()> {
     match kind {
         Kind::SlowHandshake | Kind::Garbage => {
-            let mut stream = socket(pool, number).await?;
+            let mut stream = socket(pool, number, Some(UNSENT)).await?;
             let junk: Vec<u8> = (0..4_096).map(|at| (at * 7 + number) as u8 | 0x80).collect();
             let length = if kind == Kind::Garbage { junk.len() } else { 40 };
             stream.write_all(&junk[..length]).await?;
@@ -79,7 +81,7 @@ async fn once(pool: SocketAddr, number: usize, kind: Kind, stop: &AtomicBool) ->
         }
         _ => {}
     }
-    let mut link = Link::connect(pool, number).await?;
+    let mut link = Link::over(socket(pool, number, Some(UNSENT)).await?).await?;
     link.setup(VERSION_ROLLING).await?;
     match kind {
         Kind::HalfFrame => {

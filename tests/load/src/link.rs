@@ -59,7 +59,14 @@ impl Link {
     /// # Errors
     /// When the pool does not answer.
     pub async fn connect(pool: SocketAddr, nth: usize) -> Result<Self> {
-        let mut stream = socket(pool, nth).await?;
+        Self::over(socket(pool, nth, None).await?).await
+    }
+
+    /// The handshake over a socket.
+    ///
+    /// # Errors
+    /// When the pool does not answer.
+    pub async fn over(mut stream: TcpStream) -> Result<Self> {
         let (initiator, act1) = Initiator::start(None)?;
         stream.write_all(&act1).await?;
         let mut act2 = [0; ACT2_LEN];
@@ -196,12 +203,13 @@ impl Link {
     }
 }
 
-/// A connection without a handshake.
+/// A connection without a handshake, which holds at most so many bytes that the pool does not read.
 ///
 /// # Errors
 /// When the pool cannot be reached.
-pub async fn socket(pool: SocketAddr, nth: usize) -> Result<TcpStream> {
+pub async fn socket(pool: SocketAddr, nth: usize, unsent: Option<u32>) -> Result<TcpStream> {
     let socket = if pool.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    unsent.map_or(Ok(()), |unsent| socket.set_send_buffer_size(unsent))?;
     if pool.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST) {
         // A few hundred connections of each address: 127.0.0.2, 127.0.0.3 and so on.
         let from = Ipv4Addr::new(127, 0, 0, 2 + (nth / 500 % 200) as u8);

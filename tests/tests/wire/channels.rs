@@ -165,8 +165,11 @@ async fn channels_in_all_are_limited_whichever_connection_has_them() -> Result<(
 
 #[tokio::test]
 async fn opening_and_updating_too_often_is_refused_and_costs_nobody_else() -> Result<()> {
-    let (_backend, gateway) =
-        gateway_for_clients(|config| config.set("miners", "max_channels_per_connection", 1)).await?;
+    // Refusals are answered at once, however many.
+    let limits = |config: GatewayConfig| {
+        config.set("miners", "max_channels_per_connection", 1).set("miners", "max_refusals_per_second", 1_000)
+    };
+    let (_backend, gateway) = gateway_for_clients(limits).await?;
     let (mut eager, mut other) = (client(&gateway, 0).await?, client(&gateway, 0).await?);
     let channel = eager.open_standard("alice").await?;
     let open = Open::new(Channel::Standard, "alice");
