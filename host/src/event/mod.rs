@@ -65,9 +65,18 @@ pub fn unix_seconds() -> u32 {
 pub struct Events {
     queue: SyncSender<Stamped>,
     dropped: Arc<AtomicU64>,
+    /// There is a file or a console.
+    heard: bool,
 }
 
 impl Events {
+    /// [`emit`](Self::emit) for events of which there are many: made only when there is somebody to hear them.
+    pub fn emit_with(&self, event: impl FnOnce() -> Event) {
+        if self.heard {
+            self.emit(event());
+        }
+    }
+
     /// Queues an event; never waits.
     pub fn emit(&self, event: Event) {
         match self.queue.try_send(Stamped::now(event)) {
@@ -96,11 +105,12 @@ impl EventWriter {
 /// When the file cannot be opened for appending, or the thread cannot be started.
 pub fn start(file: Option<&Path>, console: Option<console::Console>) -> io::Result<(Events, EventWriter)> {
     let file = file.map(open).transpose()?;
+    let heard = file.is_some() || console.is_some();
     let (queue, records) = mpsc::sync_channel(QUEUE);
     let dropped = Arc::new(AtomicU64::new(0));
     let mut sinks = Sinks { file, console, dropped: dropped.clone() };
     let thread = std::thread::Builder::new().name("events".into()).spawn(move || sinks.run(&records))?;
-    Ok((Events { queue, dropped }, EventWriter(thread)))
+    Ok((Events { queue, dropped, heard }, EventWriter(thread)))
 }
 
 fn open(path: &Path) -> io::Result<BufWriter<File>> {
