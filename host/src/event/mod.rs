@@ -73,9 +73,18 @@ pub fn unix_seconds() -> u32 {
 pub struct Events {
     queue: SyncSender<Stamped>,
     dropped: Arc<AtomicU64>,
+    /// There is a file, a console or a listener.
+    heard: bool,
 }
 
 impl Events {
+    /// [`emit`](Self::emit) for events of which there are many: made only when there is somebody to hear them.
+    pub fn emit_with(&self, event: impl FnOnce() -> Event) {
+        if self.heard {
+            self.emit(event());
+        }
+    }
+
     /// Queues an event; never waits.
     pub fn emit(&self, event: Event) {
         match self.queue.try_send(Stamped::now(event)) {
@@ -169,9 +178,10 @@ impl Sinks {
     pub fn start(self) -> io::Result<(Events, EventWriter)> {
         let (queue, records) = mpsc::sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
+        let heard = self.file.is_some() || self.console.is_some() || !self.listeners.is_empty();
         let mut writer = Writer { sinks: self, dropped: dropped.clone(), seq: 0 };
         let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&records))?;
-        Ok((Events { queue, dropped }, EventWriter(thread)))
+        Ok((Events { queue, dropped, heard }, EventWriter(thread)))
     }
 }
 

@@ -302,7 +302,8 @@ fn of_miners(text: fn(&str) -> String) -> Vec<Event> {
             detail: text("the backend answered 503 Service Unavailable"),
             shares: 512,
         }),
-        Event::LedgerFailed { reason: Reason::ShareLedgerFull, detail: text("no space left on device") },
+        Event::LedgerFailed { reason: Reason::LedgerWriteFailed, detail: text("no space left on device") },
+        Event::LedgerStatus { reason: Reason::LedgerBacklogHigh, detail: text("shares wait for the pool") },
         Event::BlockFound(BlockFound {
             reason: Reason::BlockSubmitted,
             hash: text(SHARE),

@@ -190,7 +190,7 @@ impl Writer {
         let count = shares.len() as u64;
         self.gauge.open.fetch_add(count, Ordering::Relaxed);
         for share in shares {
-            self.events.emit(Event::ShareAccepted(accepted(&share, time_ms).event()));
+            self.events.emit_with(|| Event::ShareAccepted(accepted(&share, time_ms).event()));
             let NewShare { connection, quota, ack, reply, .. } = share;
             self.state.quotas.entry(connection).or_insert_with(|| quota.semaphore().clone());
             // Given back with the share's result.
@@ -210,7 +210,7 @@ impl Writer {
                 {
                     quota.add_permits(1);
                 }
-                self.events.emit(Event::ShareForwardResult(forwarded(verdict, time_ms).event()));
+                self.events.emit_with(|| Event::ShareForwardResult(forwarded(verdict, time_ms).event()));
             }
             self.gauge.open.fetch_sub(count, Ordering::Relaxed);
         }

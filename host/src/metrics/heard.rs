@@ -92,7 +92,7 @@ impl Default for HeardMetrics {
             source_failures: by(),
             blocks: ByReason::showing("answer", |reason| reason.category() == "block"),
             verdict_faults: ByReason::showing("code", |reason| reason.category() == "engine"),
-            failures: ByReason::showing("code", |reason| reason == Reason::ShareLedgerFull),
+            failures: ByReason::showing("code", |reason| reason == Reason::LedgerWriteFailed),
             verdict: Times::new(FINE),
             tip_to_job: Times::new(COARSE),
             tip_to_served: Times::new(COARSE),
@@ -263,6 +263,7 @@ impl Listener for HeardMetrics {
             | Event::GatewayStopped { .. }
             | Event::ConnectionClosed(_)
             | Event::ConnectionsRefused { .. }
+            | Event::LedgerStatus { .. }
             | Event::TargetChanged(_)
             | Event::ShareRejected(_) => {}
             Event::SourceUp { .. } => {

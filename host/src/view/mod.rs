@@ -290,7 +290,7 @@ impl View {
             judged: self.heard.last_template_ms() > 0,
             source_up: self.heard.source_is_up(),
             ledger_full: ledger.active
-                && (ledger.backlog >= ledger.backlog_limit || self.heard.failed(Reason::ShareLedgerFull)),
+                && (ledger.backlog >= ledger.backlog_limit || self.heard.failed(Reason::LedgerWriteFailed)),
             backend_up: ledger.backend_up,
             going_down: self.is_going_down(),
         })
