@@ -119,7 +119,7 @@ enum Command {
 }
 
 /// What everybody who has shares sees of the ledger without asking it.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Gauge {
     /// Durable shares without a result.
     open: AtomicU64,
@@ -142,7 +142,7 @@ pub struct Ledger {
 }
 
 /// How many shares wait for the backend. It keeps nothing of the ledger alive.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Backlog(Arc<Gauge>);
 
 impl Backlog {

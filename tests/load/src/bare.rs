@@ -65,6 +65,7 @@ pub async fn serve(success_batch: u32) -> Result<()> {
         ledger: Ledger::unrecorded(),
         blocks,
         events,
+        view: Arc::default(),
     };
     let server = Server::bind("127.0.0.1:0".parse()?, parts).await?;
     println!("{}", server.local_addr()?);
