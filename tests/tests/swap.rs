@@ -373,7 +373,9 @@ async fn what_cannot_be_loaded_is_refused_with_every_fault_and_changes_nothing()
         );
         ensure!(faults[0]["place"].as_str().is_some_and(|place| place.contains("gateway.toml:")), "{answer}");
     }
-    ensure!(pool.gateway.events_named("policy_swap_refused")?.len() == 2, "a dry run is no attempt");
+    let refusals = |events: &[Value]| events.iter().filter(|e| e["event"] == "policy_swap_refused").count();
+    pool.gateway.wait_until("both refusals", DEADLINE, |events| refusals(events) >= 2).await?;
+    ensure!(refusals(pool.gateway.events()?) == 2, "a dry run is no attempt");
     ensure!(pool.running().await? == first);
     pool.nothing_was_lost().await
 }

@@ -80,6 +80,7 @@ async fn a_rejection_is_seen_with_its_reason_and_policies_are_swapped_and_rolled
     browser.wait_for("the question", "document.getElementById('sure').open").await?;
     browser.press("Enter").await?;
     let second = wait_for_other_set(&mut browser, &first).await?;
+    pool.gateway.wait_for_event("the swap", DEADLINE, |e| e["event"] == "policy_set_swapped").await?;
     ensure!(pool.gateway.events_named("policy_set_swapped")?.len() == 1);
     press(&mut browser, "rollback").await?;
     browser.wait_for("the question", "document.getElementById('sure').open").await?;
