@@ -186,7 +186,7 @@ async fn shares() -> Vec<ValidShare> {
         EmbeddedChain::new(EmbeddedConfig { transactions_per_template: 3, ..EmbeddedConfig::default() });
     let sourced = chain.unwrap().next_template(None, Duration::from_secs(9)).await.unwrap().unwrap();
     let hour = Duration::from_secs(3_600);
-    let timings = Timings { verdict_timeout: hour, hold_timeout: hour };
+    let timings = Timings { verdict_timeout: hour, hold_timeout: hour, coinbase_only_after: None };
     let mut gate = Gate::new(Mode::Observe, timings, Instant::now());
     let digest = sourced.template.digest;
     let mut actions = gate.on_template(Instant::now(), sourced.template);
@@ -198,7 +198,13 @@ async fn shares() -> Vec<ValidShare> {
     let job = Arc::new(Job::new(released.unwrap(), 1).unwrap());
     let version = job.template.version.to_consensus().cast_unsigned();
     let ntime = job.template.current_time.max(job.template.min_time);
-    let channel_job = ChannelJob { job_id: 1, job: job.clone(), target: target::easiest(), min_ntime: ntime };
+    let channel_job = ChannelJob {
+        job_id: 1,
+        job: job.clone(),
+        target: target::easiest(),
+        difficulty: target::difficulty(target::easiest()),
+        min_ntime: ntime,
+    };
     let extranonce = [7; EXTRANONCE_LEN];
     let root = job.merkle_root(&extranonce);
     let mut seen = Seen::default();
@@ -326,7 +332,7 @@ impl Connection {
                     connection: self.number,
                     channel_id: 1,
                     sequence_number: sent.len() as u32,
-                    user_identity: "account.worker-17".into(),
+                    user_identity: "account.worker-17",
                     worker: None,
                     difficulty: 1.0,
                     held: false,
@@ -366,7 +372,7 @@ async fn offer_some(ledger: &Ledger, shares: &[ValidShare]) {
             connection: 1,
             channel_id: 1,
             sequence_number: 1,
-            user_identity: "account".into(),
+            user_identity: "account",
             worker: None,
             difficulty: 1.0,
             held: false,

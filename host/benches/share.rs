@@ -53,7 +53,11 @@ fn job() -> Arc<Job> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let source = EmbeddedChain::new(config).unwrap();
     let template = runtime.block_on(source.next_template(None, hour)).unwrap().unwrap().template;
-    let mut gate = Gate::new(Mode::Observe, Timings { verdict_timeout: hour, hold_timeout: hour }, now);
+    let mut gate = Gate::new(
+        Mode::Observe,
+        Timings { verdict_timeout: hour, hold_timeout: hour, coinbase_only_after: None },
+        now,
+    );
     let mut actions = gate.on_template(now, template.clone());
     actions.extend(gate.on_verdict(now, template.digest, &Verdict::accept()));
     let released = actions.into_iter().find_map(|action| match action {
