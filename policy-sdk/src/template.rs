@@ -215,14 +215,14 @@ mod tests {
         }
 
         fn evaluate(&self, template: &Template, _: &Context) -> Verdict {
-            assert_eq!(template.chunks().map(|chunk| chunk.start()).collect::<Vec<_>>(), [0, 4096, 8192]);
+            assert_eq!(template.chunks().map(|chunk| chunk.start()).collect::<Vec<_>>(), [0, 16_384, 32_768]);
             let fees: Vec<u64> = template.chunks().flat_map(|chunk| chunk.fees()).collect();
-            assert_eq!(fees, (0..9000).collect::<Vec<_>>());
+            assert_eq!(fees, (0..40_000).collect::<Vec<_>>());
             assert!(template.fees().eq(fees));
             let ids: Vec<[u8; 32]> = template.txids().collect();
-            assert_eq!((ids.len(), ids[8999]), (9000, [0x27; 32]));
+            assert_eq!((ids.len(), ids[39_999]), (40_000, [0x3f; 32]));
             assert_eq!(template.known().filter(|known| !known).count(), 1);
-            assert_eq!((template.weights().count(), template.sigops().count()), (9000, 9000));
+            assert_eq!((template.weights().count(), template.sigops().count()), (40_000, 40_000));
             assert!(template.traits().all(|traits| traits.segwit() && !traits.replaceable()));
             assert_eq!(
                 template.discrepancy(DiscrepancyKind::Fee).and_then(|found| found.transaction),
@@ -230,14 +230,17 @@ mod tests {
             );
             assert_eq!(template.discrepancy(DiscrepancyKind::Txid), None);
             assert_eq!(template.coinbase().height, Some(template.summary().height));
-            assert_eq!((template.raw_transaction(0), template.raw_transaction(9000)), (Some(vec![1]), None));
+            assert_eq!(
+                (template.raw_transaction(0), template.raw_transaction(40_000)),
+                (Some(vec![1]), None)
+            );
             Ok(())
         }
     }
 
     #[test]
     fn every_way_to_look_at_a_template_shows_the_same_rows() {
-        let mut template = TestTemplate::with_fees(0..9000).with_discrepancy(DiscrepancyKind::Weight);
+        let mut template = TestTemplate::with_fees(0..40_000).with_discrepancy(DiscrepancyKind::Weight);
         for transaction in [1, 2] {
             let (declared, derived) = (String::new(), String::new());
             let fee =

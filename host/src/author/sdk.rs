@@ -17,7 +17,9 @@ macro_rules! files {
 const FILES: &[(&str, &str)] = files![
     "policy-sdk/Cargo.toml",
     "policy-sdk/src/bindings.rs",
+    "policy-sdk/src/columns.rs",
     "policy-sdk/src/guest.rs",
+    "policy-sdk/src/heap.rs",
     "policy-sdk/src/lib.rs",
     "policy-sdk/src/settings/mod.rs",
     "policy-sdk/src/settings/schema.rs",
