@@ -18,6 +18,8 @@ struct Scene {
     theirs: Node,
     backend: Backend,
     gateway: Gateway,
+    /// Where shares begin to look, so that no two are the same.
+    nonce: u32,
 }
 
 impl Scene {
@@ -39,7 +41,7 @@ impl Scene {
             .set("miners", "min_difficulty", 0.0)
             .policy("integrity", &policy("integrity")?, &json!({}))?;
         let gateway = Gateway::start(&config).await?;
-        Ok(Self { ours, theirs, backend, gateway })
+        Ok(Self { ours, theirs, backend, gateway, nonce: 0 })
     }
 
     async fn client(&mut self) -> Result<(Client, OpenChannel)> {
@@ -60,11 +62,12 @@ impl Scene {
     /// The miner gets a job on this tip, and a share on it counts.
     async fn mines_on(&mut self, tip: &str, client: &mut Client, channel: &mut OpenChannel) -> Result<()> {
         self.worked_on(tip).await?;
+        self.nonce += 1_000;
         loop {
             let mut hash = channel.job.prev_hash;
             hash.reverse();
             if hex::encode(hash) == tip {
-                let answer = client.submit(channel, &channel.good_share(0)?).await?;
+                let answer = client.submit(channel, &channel.good_share(self.nonce)?).await?;
                 ensure!(answer.is_accepted(), "{answer:?}");
                 return Ok(());
             }
