@@ -60,7 +60,7 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         runs: u32,
         /// The whole gateway with its ledger in this folder (/dev/shm: without waiting for a disk) rather
-        /// than the mining server alone.
+        /// than the mining server alone; its pool backend, too, has to keep up, so take fewer shares.
         #[arg(long)]
         ledger: Option<std::path::PathBuf>,
     },
@@ -173,23 +173,23 @@ async fn measure_shares(
 ) -> Result<()> {
     let program = std::env::current_exe()?;
     let batches: &[u32] = if target.address.is_some() { &[0] } else { &[1_000, 1] };
+    // Goes with its content when the measurement is over.
+    let folder = ledger
+        .map(|ledger| tempfile::Builder::new().prefix("reservegrid-load-").tempdir_in(ledger))
+        .transpose()?;
     for batch in batches {
-        let pool = match (target.address, ledger) {
-            (Some(_), _) => target.pool(HARD).await?,
-            (None, None) => Pool::bare(&program, *batch)?,
+        let (what, pool): (String, _) = match (target.address, &folder) {
+            (Some(address), _) => (address.to_string(), target.pool(HARD).await?),
+            (None, None) => ("the mining server alone".into(), Pool::bare(&program, *batch)?),
             (None, Some(folder)) => {
-                let folder = tempfile::Builder::new().prefix("reservegrid-load-").tempdir_in(folder)?.keep();
-                Pool::start(|config| {
-                    config.set("ledger", "dir", folder.display().to_string()).set(
-                        "miners",
-                        "standard_success_batch",
-                        i64::from(*batch),
-                    )
-                })
-                .await?
+                let dir = folder.path().join(batch.to_string()).display().to_string();
+                let (section, key) = ("miners", "standard_success_batch");
+                let started =
+                    Pool::start(|c| c.set("ledger", "dir", dir).set(section, key, i64::from(*batch))).await?;
+                ("the whole gateway".into(), started)
             }
         };
-        println!("shares over {connections} connections, one Success for at most {batch}:");
+        println!("shares over {connections} connections to {what}, one Success for at most {batch}:");
         let mut miners = miners_gently(&pool, connections).await?;
         let (mut from, mut best) = (0, None::<shares::Flood>);
         for _ in 0..runs {
