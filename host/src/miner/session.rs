@@ -310,6 +310,7 @@ impl Session {
             Some(elsewhere) => {
                 let new_host = elsewhere.host.as_str().try_into().map_err(impossible)?;
                 self.channels.clear();
+                self.seat.close_all();
                 out.send(CommonMessages::Reconnect(Reconnect { new_host, new_port: elsewhere.port }))
             }
             None => self.close_channels(reason, out),
