@@ -26,6 +26,7 @@ use reservegrid::{
     },
 };
 use std::{
+    collections::VecDeque,
     fs::{self, File},
     io::Write,
     path::{Path, PathBuf},
@@ -316,13 +317,14 @@ impl Connection {
     async fn run(self, rate: Option<f64>, started: Instant) -> (u64, Vec<Duration>) {
         let (sender, mut acks) = mpsc::channel(IN_FLIGHT);
         let quota = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-        let mut sent: Vec<Instant> = Vec::new();
+        // Of those without an answer, in order, as the answers come.
+        let (mut sent, mut count) = (VecDeque::<Instant>::new(), 0u64);
         let (mut acked, mut delays, mut taken) = (0u64, Vec::new(), Vec::<Ack>::new());
         let mut at = self.number as usize * (POOL / CONNECTIONS);
         loop {
             let due = rate.map_or(u64::MAX, |rate| (started.elapsed().as_secs_f64() * rate) as u64);
             let stopped = self.stop.load(Ordering::Relaxed);
-            while !stopped && (sent.len() as u64) < due && sent.len() as u64 - acked < IN_FLIGHT as u64 {
+            while !stopped && count < due && sent.len() < IN_FLIGHT {
                 let counted =
                     self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
                 if counted.is_err() {
@@ -331,7 +333,7 @@ impl Connection {
                 let origin = Origin {
                     connection: self.number,
                     channel_id: 1,
-                    sequence_number: sent.len() as u32,
+                    sequence_number: count as u32,
                     user_identity: "account.worker-17",
                     worker: None,
                     difficulty: 1.0,
@@ -339,23 +341,24 @@ impl Connection {
                     quota: quota.clone().try_acquire_owned().unwrap(),
                 };
                 at = (at + 1) % POOL;
-                sent.push(Instant::now());
+                sent.push_back(Instant::now());
+                count += 1;
                 self.ledger.record(&self.shares[at], origin, &sender).unwrap();
             }
-            let open = sent.len() as u64 - acked;
-            if open == 0 && (stopped || self.left.load(Ordering::Relaxed) == 0) {
+            if sent.is_empty() && (stopped || self.left.load(Ordering::Relaxed) == 0) {
                 return (acked, delays);
             }
             let patience = Duration::from_millis(if rate.is_some() { 2 } else { 50 });
-            if open == 0 {
+            if sent.is_empty() {
                 tokio::time::sleep(patience).await;
             } else if tokio::time::timeout(patience, acks.recv_many(&mut taken, IN_FLIGHT)).await.is_ok() {
                 let now = Instant::now();
                 for ack in taken.drain(..) {
                     ack.recorded.unwrap();
                     acked += 1;
+                    let began = sent.pop_front().unwrap();
                     if rate.is_some() {
-                        delays.push(now - sent[ack.sequence_number as usize]);
+                        delays.push(now - began);
                     }
                 }
             }

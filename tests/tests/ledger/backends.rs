@@ -68,13 +68,14 @@ async fn a_backend_that_asks_for_patience_gets_it() -> Result<()> {
     let config = config()?.pool(&backend);
     let mut gateway = Gateway::start(&config).await?;
     let mut miner = Miner::start(&gateway, "alice").await?;
+    // Before the first request: a slow machine makes what is measured longer, never shorter.
+    let began = Instant::now();
     miner.mine(8).await?;
     gateway.wait_for_event("a retry", DEADLINE, |e| e["reason"] == "forward_retrying").await?;
-    let asked = (Instant::now(), backend.requests().len());
     backend.behave(Behaviour::Accept);
     backend.wait_for("the shares", DEADLINE, |shares| shares.values().any(|s| !s.answers.is_empty())).await?;
-    // Without Retry-After it would have come after 0.2 s; what was on its way may have come a moment before.
-    ensure!(asked.0.elapsed() > Duration::from_millis(1_500), "after {:?}", asked.0.elapsed());
+    // Without Retry-After it would have come after 0.2 s.
+    ensure!(began.elapsed() >= Duration::from_secs(2), "after {:?}", began.elapsed());
     ensure!(gateway.stop().await?.success());
     ensure!(check_every_share_has_one_result(&ledger_records(&config)?, &backend)? == 8);
     Ok(())
