@@ -19,7 +19,7 @@ if [ -x "$dir/chromium" ] && "$dir/chromium" --version >/dev/null 2>&1; then
     exit 0
 fi
 # shellcheck source=/dev/null
-suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-trixie}")
+suite=$(. /etc/os-release && if [ "${ID:-}" = debian ]; then echo "${VERSION_CODENAME:-trixie}"; else echo trixie; fi)
 mkdir -p "$(dirname "$dir")"
 work=$(mktemp -d "$dir.XXXXXX")
 trap 'rm -rf "$work"' EXIT

@@ -3,7 +3,7 @@
 #
 #   scripts/get-prometheus.sh DIR        leaves DIR/prometheus and DIR/promtool
 #
-# Debian's package of this machine's own release, unpacked under DIR. Running it again does nothing.
+# Debian's package of this machine's own release (of trixie where it is no Debian), unpacked under DIR. Running it again does nothing.
 set -euo pipefail
 
 say() { echo "prometheus: $*" >&2; }
@@ -18,7 +18,7 @@ if [ -x "$dir/prometheus" ] && "$dir/promtool" --version >/dev/null 2>&1; then
     exit 0
 fi
 # shellcheck source=/dev/null
-suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-trixie}")
+suite=$(. /etc/os-release && if [ "${ID:-}" = debian ]; then echo "${VERSION_CODENAME:-trixie}"; else echo trixie; fi)
 mkdir -p "$(dirname "$dir")"
 work=$(mktemp -d "$dir.XXXXXX")
 trap 'rm -rf "$work"' EXIT

@@ -61,7 +61,6 @@ secret_file = "secret"
 [ledger]
 dir = "ledger"
 [events]
-file = "/dev/null"
 console = "off"
 "#,
         policy.display()

@@ -7,7 +7,7 @@
 //! part of a small evaluation. The last block can grow and shrink in place, and is given back when it
 //! is freed, which is what happens to a column that a policy is done with.
 //!
-//! The one file of the SDK with code that the compiler cannot check. Two things make it sound: wasm
+//! The one file of the SDK written by hand with code that the compiler cannot check. Two things make it sound: wasm
 //! without threads runs nothing beside it, and behind `__heap_base` there is nothing else.
 
 #![cfg_attr(target_arch = "wasm32", allow(unsafe_code, reason = "an allocator hands out raw memory"))]

@@ -596,8 +596,9 @@ fn the_defaults_are_a_configuration_that_changes_nothing() {
     let miners = "[miners]\nlisten = \"127.0.0.1:34255\"\n";
     let all = text
         .replace("[miners]\n", miners)
-        .replace("[pool]\n", "[pool]\nurl = \"http://127.0.0.1:8080/shares\"\nkey_id = \"k1\"\n");
-    let all = format!("{head}{all}[ledger]\ndir = \"ledger\"\n");
+        .replace("[pool]\n", "[pool]\nurl = \"http://127.0.0.1:8080/shares\"\nkey_id = \"k1\"\n")
+        .replace("[ledger]\n", "[ledger]\ndir = \"ledger\"\n");
+    let all = format!("{head}{all}");
     let written = parse(&all, &SECRETS).unwrap_or_else(|faults| panic!("{faults}\n{all}"));
     let plain = parse(GOOD, &SECRETS).expect("loads");
     assert_eq!(plain.restart_keys(&written), [""; 0]);

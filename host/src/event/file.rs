@@ -23,6 +23,8 @@ pub(super) struct EventFile {
     bytes: u64,
     since: SystemTime,
     not_before: SystemTime,
+    /// Not a device or a pipe, which is written to and never moved.
+    regular: bool,
 }
 
 impl EventFile {
@@ -41,6 +43,7 @@ impl EventFile {
             bytes: known.len(),
             since: known.created().unwrap_or(now),
             not_before: now,
+            regular: known.is_file(),
         })
     }
 
@@ -55,6 +58,9 @@ impl EventFile {
     /// Hands what was written to the system, and begins a new file if it is time.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()?;
+        if !self.regular {
+            return Ok(());
+        }
         let now = SystemTime::now();
         let age = now.duration_since(self.since).unwrap_or_default();
         let old = !self.rotation.age.is_zero() && age >= self.rotation.age;
@@ -138,6 +144,17 @@ mod tests {
         assert_eq!(names.len(), 2, "{names:?}");
         assert_eq!(fs::read_to_string(folder.path().join(&names[1])).unwrap(), "{\"a\":1}\n{\"a\":2}\n");
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\"a\":3}\n");
+    }
+
+    #[test]
+    fn what_is_no_file_is_written_to_and_stays_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("events.ndjson");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let mut file = EventFile::open(&link, rotation(1, 2)).unwrap();
+        file.write("{}").unwrap();
+        file.flush().unwrap();
+        assert_eq!(names(folder.path()), ["events.ndjson"]);
     }
 
     #[test]

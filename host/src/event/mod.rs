@@ -197,6 +197,9 @@ pub fn start(file: Option<&Path>, console: Option<console::Console>) -> io::Resu
     }
 }
 
+/// Events that are written, at most, before the file is flushed.
+const BETWEEN_FLUSHES: usize = 1_024;
+
 struct Writer {
     sinks: Sinks,
     dropped: Arc<AtomicU64>,
@@ -206,10 +209,10 @@ struct Writer {
 impl Writer {
     fn run(&mut self, records: &Receiver<Stamped>) {
         while let Ok(first) = records.recv() {
-            let mut next = Some(first);
-            while let Some(record) = next {
+            self.write(&first);
+            // Under a flood, too, what was written is flushed, rotated and shown from time to time.
+            for record in records.try_iter().take(BETWEEN_FLUSHES) {
                 self.write(&record);
-                next = records.try_recv().ok();
             }
             let dropped = self.dropped.swap(0, Ordering::Relaxed);
             if dropped > 0 {

@@ -149,6 +149,11 @@ impl Log {
         self.staged.share += u64::from(is_share);
     }
 
+    /// Whether there is something to commit.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Writes the group and makes it durable.
     ///
     /// # Errors

@@ -46,7 +46,7 @@ use crate::{
     share::ValidShare,
 };
 use answer::Verdict;
-use bitcoin::hashes::Hash as _;
+use bitcoin::{BlockHash, hashes::Hash as _};
 use chain::Keys;
 use fault::Fault;
 use feed::{Feed, Progress};
@@ -80,6 +80,8 @@ pub struct Ack {
     pub channel_id: u32,
     /// The miner's number for it.
     pub sequence_number: u32,
+    /// Its header hash.
+    pub hash: BlockHash,
     /// The difficulty it is credited with.
     pub difficulty: f64,
     /// Recorded durably, or why not.
@@ -131,6 +133,8 @@ struct Gauge {
     groups: AtomicU64,
     /// Nothing is accepted any more.
     failed: AtomicBool,
+    /// The disk had no room when it was last tried.
+    full: AtomicBool,
 }
 
 /// Handle for those who have shares to record.
@@ -149,6 +153,12 @@ impl Backlog {
     /// Shares without a result.
     pub fn waiting(&self) -> u64 {
         self.0.open.load(Ordering::Relaxed)
+    }
+
+    /// Shares are refused: too many wait, the disk is full, or the log cannot be written any more.
+    pub fn is_refusing(&self) -> bool {
+        let stuck = self.0.failed.load(Ordering::Relaxed) || self.0.full.load(Ordering::Relaxed);
+        stuck || self.waiting() >= self.limit()
     }
 
     /// How many there may be; beyond that shares are refused.
@@ -197,6 +207,7 @@ impl Ledger {
         let ack = Ack {
             channel_id: origin.channel_id,
             sequence_number: origin.sequence_number,
+            hash: share.hash,
             difficulty: origin.difficulty,
             recorded: Ok(()),
         };
@@ -318,6 +329,7 @@ pub fn open(
         queued: AtomicU64::new(0),
         groups: AtomicU64::new(0),
         failed: AtomicBool::new(false),
+        full: AtomicBool::new(false),
     });
     let (commands, inbox) = mpsc::unbounded_channel();
     let (batches, to_forward) = mpsc::channel(READ_AHEAD);

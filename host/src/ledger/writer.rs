@@ -12,12 +12,12 @@ use super::{
     settle::Settled,
 };
 use crate::{
-    event::{Event, Events, unix_ms},
+    event::{Event, Events, schema, unix_ms},
     reason::Reason,
 };
 use bitcoin::hashes::Hash as _;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
@@ -31,6 +31,8 @@ const SLOW_FROM: f64 = 0.75;
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 /// After a write that found no room, shares are refused at once for this long.
 const FULL_FOR: Duration = Duration::from_secs(1);
+/// Answers of the node that wait for room on the disk; the oldest gives way. They are events as well.
+const MAX_BLOCKS: usize = 256;
 /// Between two looks for segments that need not be kept.
 const RETIRE_EVERY: Duration = Duration::from_secs(60);
 
@@ -51,6 +53,8 @@ pub(super) struct State {
     quotas: HashMap<u64, Arc<Semaphore>>,
     /// Results that are not in the log yet, with the room they take.
     unwritten: Vec<(Vec<Verdict>, OwnedSemaphorePermit)>,
+    /// What the node said about blocks, and when; not in the log yet.
+    blocks: VecDeque<(u64, schema::BlockFound)>,
     /// Nothing is accepted any more in this run.
     failed: bool,
     /// The disk had no room; when it is tried again.
@@ -67,6 +71,7 @@ impl State {
             first_share,
             quotas: HashMap::new(),
             unwritten: Vec::new(),
+            blocks: VecDeque::new(),
             failed: false,
             full_until: None,
             slowed: false,
@@ -113,35 +118,32 @@ impl Writer {
             match command {
                 Command::Share(share) => shares.push(share),
                 Command::Verdicts(verdicts, room) => self.state.unwritten.push((verdicts, room)),
-                Command::Block(block) if !self.state.failed => {
-                    let outcome = BlockOutcome::of(block.reason);
-                    let share_id = hash_of(&block.hash);
-                    let record = Block {
-                        time_ms,
-                        share_id,
-                        height: block.height,
-                        coinbase_value: block.coinbase_value,
-                        outcome,
-                        user_identity: &block.user_identity,
-                        detail: &block.detail,
-                    };
-                    self.log.push(false, |out| record.encode(out));
+                Command::Block(block) => {
+                    if self.state.blocks.len() == MAX_BLOCKS {
+                        self.state.blocks.pop_front();
+                    }
+                    self.state.blocks.push_back((time_ms, block));
                 }
-                Command::Block(_) => {}
                 Command::Tick => tick = true,
                 Command::Corrupt(detail) => self.fail(detail),
                 Command::Drain => drain = true,
             }
         }
-        let refused = self.state.failed || self.state.full_until.is_some_and(|until| Instant::now() < until);
-        if refused {
+        // What has no answer yet waits for room; shares are answered at once.
+        let full = self.state.full_until.is_some_and(|until| Instant::now() < until);
+        if self.state.failed || full {
             shares.drain(..).for_each(|share| self.refuse(share));
-        }
-        let results = std::mem::take(&mut self.state.unwritten);
-        if !self.state.failed {
+        } else {
+            let results = std::mem::take(&mut self.state.unwritten);
             self.push(&results, &shares, time_ms);
+            let wrote = self.log.is_pending();
             match self.log.commit() {
-                Ok(()) => self.told(results, shares, time_ms),
+                Ok(()) => {
+                    if wrote {
+                        self.wrote();
+                    }
+                    self.told(results, shares, time_ms);
+                }
                 Err(error) => {
                     shares.into_iter().for_each(|share| self.refuse(share));
                     self.state.unwritten = results;
@@ -168,9 +170,31 @@ impl Writer {
             self.log.push(false, |out| record.encode(out));
         }
         drop(settled);
+        for (time_ms, block) in &self.state.blocks {
+            let record = Block {
+                time_ms: *time_ms,
+                share_id: hash_of(&block.hash),
+                height: block.height,
+                coinbase_value: block.coinbase_value,
+                outcome: BlockOutcome::of(block.reason),
+                user_identity: &block.user_identity,
+                detail: &block.detail,
+            };
+            self.log.push(false, |out| record.encode(out));
+        }
         for share in shares {
             let record = accepted(share, time_ms);
             self.log.push(true, |out| record.encode(out));
+        }
+    }
+
+    /// The disk took something.
+    fn wrote(&mut self) {
+        self.state.blocks.clear();
+        self.gauge.groups.fetch_add(1, Ordering::Relaxed);
+        if self.state.full_until.take().is_some() {
+            self.gauge.full.store(false, Ordering::Relaxed);
+            self.status(Reason::LedgerResumed, "the log can be written again".into());
         }
     }
 
@@ -181,12 +205,8 @@ impl Writer {
         shares: Vec<NewShare>,
         time_ms: u64,
     ) {
-        if self.state.full_until.take().is_some() {
-            self.status(Reason::LedgerResumed, "the log can be written again".into());
-        }
         self.state.head_is_old |= !results.is_empty() || !shares.is_empty();
         self.progress.reached(self.log.end());
-        self.gauge.groups.fetch_add(1, Ordering::Relaxed);
         let count = shares.len() as u64;
         self.gauge.open.fetch_add(count, Ordering::Relaxed);
         for share in shares {
@@ -248,6 +268,7 @@ impl Writer {
     fn not_written(&mut self, error: CommitError) {
         match error {
             CommitError::Refused(error) => {
+                self.gauge.full.store(true, Ordering::Relaxed);
                 if self.state.full_until.replace(Instant::now() + FULL_FOR).is_none() {
                     self.status(
                         Reason::LedgerDiskFull,

@@ -10,6 +10,7 @@ use crate::{
         schema::{Enforced, PolicyVerdict, ShareAccepted, ShareForwardResult, TemplateJudged},
     },
     reason::{Reason, VerdictCode},
+    template::Provenance,
 };
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -135,11 +136,6 @@ impl HeardMetrics {
         self.backend_up.get() == 1
     }
 
-    /// Whether a part failed with this code.
-    pub fn failed(&self, reason: Reason) -> bool {
-        self.counts.failures.of(reason) > 0
-    }
-
     /// Shares that the pool backend took.
     pub fn forwarded(&self) -> u64 {
         self.counts.forward_results.of(Reason::ForwardAccepted)
@@ -232,8 +228,11 @@ impl HeardMetrics {
             true => self.rejected_in_a_row.set(0),
             false => self.rejected_in_a_row.inc(),
         };
-        self.last_template.set(i64::try_from(time_ms).unwrap_or(i64::MAX));
-        self.source_up.set(1);
+        // What the gateway made itself says nothing about the source.
+        if event.provenance != Provenance::Gateway {
+            self.last_template.set(i64::try_from(time_ms).unwrap_or(i64::MAX));
+            self.source_up.set(1);
+        }
     }
 
     fn timed(&self, policies: &[PolicyVerdict]) {
@@ -287,7 +286,9 @@ impl Listener for HeardMetrics {
             Event::TemplateSuperseded { reason, .. } => counts.gate.add(*reason),
             Event::WorkReleased(e) => {
                 counts.gate.add(e.reason);
-                if e.reason == Reason::PrevhashSwitched {
+                let new_tip =
+                    [Reason::PrevhashSwitched, Reason::PrevhashActivated, Reason::CoinbaseOnlyAdmitted];
+                if new_tip.contains(&e.reason) {
                     counts.tip_to_job.observe(Duration::from_millis(e.since_tip_ms));
                 }
                 self.held_for(e.held_ms);

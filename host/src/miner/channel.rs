@@ -280,8 +280,8 @@ impl Channel {
     }
 
     /// The share was valid but could not be recorded: its miner may send it again.
-    pub(super) fn forget(&mut self, share: &ValidShare) {
-        self.seen.forget(share);
+    pub(super) fn forget(&mut self, hash: BlockHash) {
+        self.seen.forget(hash);
     }
 
     fn retire_oldest(&mut self) -> bool {

@@ -123,8 +123,8 @@ impl Seen {
     pub const TIPS: usize = 4;
 
     /// Forgets a share that was not recorded after all, so that it may be sent again.
-    pub fn forget(&mut self, share: &ValidShare) {
-        self.0.iter_mut().for_each(|(_, seen)| _ = seen.remove(&key(share.hash)));
+    pub fn forget(&mut self, hash: BlockHash) {
+        self.0.iter_mut().for_each(|(_, seen)| _ = seen.remove(&key(hash)));
     }
 
     fn insert(&mut self, tip: BlockHash, hash: BlockHash, always: bool) -> Result<(), Reason> {

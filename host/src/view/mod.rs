@@ -18,7 +18,6 @@ use crate::{
     ledger::Backlog,
     metrics::{HeardMetrics, Metrics, Rate},
     miner::view::{HASHES_PER_DIFFICULTY, MinersView},
-    reason::Reason,
     swap::{GateHandle, GateView},
 };
 use board::Board;
@@ -106,7 +105,7 @@ pub struct Overview {
 pub struct LedgerView {
     /// Shares are recorded: the gateway serves miners.
     pub active: bool,
-    /// Shares of this run that wait for the pool backend.
+    /// Shares that wait for the pool backend.
     pub backlog: u64,
     /// How many may; beyond that shares are refused.
     pub backlog_limit: u64,
@@ -289,8 +288,7 @@ impl View {
             has_job: gate.job.is_some(),
             judged: self.heard.last_template_ms() > 0,
             source_up: self.heard.source_is_up(),
-            ledger_full: ledger.active
-                && (ledger.backlog >= ledger.backlog_limit || self.heard.failed(Reason::LedgerWriteFailed)),
+            ledger_full: ledger.active && self.backlog.get().is_some_and(Backlog::is_refusing),
             backend_up: ledger.backend_up,
             going_down: self.is_going_down(),
         })

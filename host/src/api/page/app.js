@@ -95,11 +95,14 @@ function drawOverview() {
 }
 
 /** What a step says, in words, and its tone. */
+// Why work goes out that is the first on its tip.
+const firstOnTip = ["prevhash_switched", "prevhash_activated", "coinbase_only_admitted"];
+
 function words(step) {
   const tip = (hash) => short(hash);
   switch (step.event) {
     case "work_released":
-      return step.reason === "prevhash_switched"
+      return firstOnTip.includes(step.reason)
         ? [`Work on the tip at ${step.height.toLocaleString("en")} after ${step.since_tip_ms} ms${step.held_ms === null ? "" : `, held ${age(step.held_ms)}`}`, "good"]
         : [`Newer work at ${step.height.toLocaleString("en")}`, ""];
     case "tip_changed": return [`New tip ${tip(step.tip)}`, "info"];
@@ -145,7 +148,7 @@ function switches() {
     if (!current) continue;
     if (step.event === "gate_held") { current.tone = "warn"; current.ms = Math.max(current.ms, step.since_tip_ms); }
     if (step.event === "gate_expired") { current.tone = "bad"; current.ms = Math.max(current.ms, step.since_tip_ms ?? 0); }
-    if (step.event === "work_released" && step.reason === "prevhash_switched") {
+    if (step.event === "work_released" && firstOnTip.includes(step.reason)) {
       current.ms = Math.max(1, step.since_tip_ms);
       if (step.held_ms !== null) current.tone = "warn";
     }

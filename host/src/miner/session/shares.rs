@@ -101,7 +101,7 @@ impl Session {
                 }
                 channel.accepted(&share);
             }
-            Err(_) => channel.forget(&share),
+            Err(_) => channel.forget(share.hash),
         }
         recorded
     }
@@ -119,6 +119,9 @@ impl Session {
             self.in_flight = self.in_flight.saturating_sub(1);
             let read = self.read.pop_front();
             if let Err(reason) = ack.recorded {
+                if let Some(channel) = self.channels.get_mut(&ack.channel_id) {
+                    channel.forget(ack.hash);
+                }
                 self.reject(ack.channel_id, ack.sequence_number, reason, out)?;
                 continue;
             }

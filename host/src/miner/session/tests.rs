@@ -12,7 +12,7 @@ use crate::{
     noise::{AuthoritySecretKey, Identity, Initiator, respond},
     sv2::{FrameDecoder, Header, Side},
 };
-use bitcoin::hashes::Hash;
+use bitcoin::{BlockHash, hashes::Hash};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -157,6 +157,7 @@ async fn answers_that_come_together_are_one_success_up_to_the_length_of_a_batch(
     let ack = |channel_id, sequence_number, recorded| Ack {
         channel_id,
         sequence_number,
+        hash: BlockHash::all_zeros(),
         difficulty: 2.5,
         recorded,
     };
