@@ -119,7 +119,7 @@ nextest: setup
 	@scripts/cargo-tool.sh cargo-nextest $(NEXTEST) $(TOOLS) --no-default-features --features default-no-update
 
 foreign: setup
-	@scripts/setup.sh capnp=capnproto
+	@scripts/setup.sh capnp=capnproto /usr/include/capnp/c++.capnp=libcapnp-dev
 	@scripts/cargo-tool.sh translator_sv2 $(TRANSLATOR) $(TOOLS) --no-default-features
 	@scripts/cargo-tool.sh mining_device=integration_tests_sv2 $(MINING_DEVICE) $(TOOLS) --bin mining_device
 

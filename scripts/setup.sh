@@ -5,10 +5,10 @@ set -euo pipefail
 
 say() { echo "setup: $*" >&2; }
 
-# scripts/setup.sh PROGRAM=PACKAGE...
+# scripts/setup.sh PROGRAM=PACKAGE...     or /A/FILE=PACKAGE
 missing=()
 for need in "$@"; do
-    command -v "${need%%=*}" >/dev/null || missing+=("${need##*=}")
+    [ -f "${need%%=*}" ] || command -v "${need%%=*}" >/dev/null || missing+=("${need##*=}")
 done
 
 if ! command -v cargo >/dev/null; then
