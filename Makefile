@@ -54,8 +54,9 @@ fuzz: policies ## a minute (FUZZ_SECONDS) of strange bytes for each fuzz target
 crash: policies nextest ## 200 crashes of the gateway under load, and what files and books say then
 	RESERVEGRID_CRASHES=200 cargo nextest run --workspace --release --no-capture -E 'test(whatever_the_moment_of_a_crash)'
 
+# Always the whole workspace: a part of it alone would build its dependencies once more, with other features.
 build: setup ## target/release/reservegrid
-	cargo build --release --package reservegrid
+	cargo build --release --workspace --bin reservegrid
 
 policies: $(POLICY_WASM) ## the standard policies as WebAssembly, in target/policies
 
@@ -75,10 +76,10 @@ prometheus: ## a Prometheus for the tests
 	@scripts/get-prometheus.sh $(RESERVEGRID_PROMETHEUS_DIR)
 
 docs: nextest ## write the generated pages of docs/ again
-	RESERVEGRID_WRITE_DOCS=1 cargo nextest run --package reservegrid --release --lib -E 'test(/^docs::generated/)'
+	RESERVEGRID_WRITE_DOCS=1 cargo nextest run --workspace --release --lib -E 'test(/^docs::generated/)'
 
 screenshots: policies browser nextest ## pictures of the dashboard, in target/screenshots
-	RESERVEGRID_SCREENSHOTS=$(TARGET)/screenshots cargo nextest run --package reservegrid-tests --release --test view -E 'test(/^dashboard/)'
+	RESERVEGRID_SCREENSHOTS=$(TARGET)/screenshots cargo nextest run --workspace --release --test view -E 'test(/^dashboard/)'
 
 lint: setup deny ## formatting, clippy, licences and sources of dependencies
 	cargo fmt --all --check
@@ -92,16 +93,17 @@ audit: deny ## known vulnerabilities in dependencies (needs the network)
 	cargo deny --workspace check advisories
 
 gate-soak: setup ## two million random sequences through the gate, watched for broken promises
-	RESERVEGRID_GATE_SEQUENCES=2000000 cargo test --release --package reservegrid --lib gate::soak -- --nocapture
+	RESERVEGRID_GATE_SEQUENCES=2000000 cargo test --release --workspace --lib gate::soak -- --nocapture
 
 bench: policies ## handshake, frames, shares, the ledger and policies: measured here, beside the reference
-	cargo bench --package reservegrid --bench noise --bench share --bench pack --bench facts --bench swap --bench ledger
+	cargo bench --workspace --bench noise --bench share --bench pack --bench facts --bench swap --bench ledger
 
 bench-load: build policies ## the mining server under load: shares, arrivals, idle crowds, new tips, hostile crowds
-	cargo run --release --package reservegrid-load -- all
+	cargo build --release --workspace --bin reservegrid-load
+	$(TARGET)/release/reservegrid-load all
 
 bench-tip: policies ## from a new tip to the last of 1, 100 and 1,000 miners, beside bare TCP
-	cargo bench --package reservegrid-tests --bench tip
+	cargo bench --workspace --bench tip
 
 clean: ## remove what was built; tools and node stay in .cache
 	cargo clean

@@ -368,6 +368,20 @@ impl Client {
         }
     }
 
+    /// Reads to the end of the connection, before which a channel must have been told why.
+    ///
+    /// # Errors
+    /// When no CloseChannel gives this reason, or as [`until_closed`](Self::until_closed).
+    pub async fn told(&mut self, reason: &str) -> Result<()> {
+        let messages = self.until_closed().await?;
+        let told = messages.iter().any(|message| match message {
+            Message::Mining(MiningOwned::CloseChannel(m)) => m.reason_code.as_utf8_or_hex() == reason,
+            _ => false,
+        });
+        ensure!(told, "no CloseChannel with {reason}: {messages:?}");
+        Ok(())
+    }
+
     /// Reads to the end of the connection; gives the messages before it.
     ///
     /// # Errors

@@ -7,13 +7,13 @@ mod hostile;
 #[path = "modes/policy.rs"]
 mod wat_policy;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use parsers_sv2::MiningOwned;
 use reqwest::{Method, StatusCode};
 use reservegrid_tests::{
     account::check_every_share_has_one_result,
     backend::Backend,
-    client::{Client, Message, gateway_for_clients},
+    client::{Client, Message, Open, OpenChannel, Share, gateway_for_clients},
     gateway::{Channel, DEADLINE, Gateway, GatewayConfig, Miner, command, policy},
     process::Process,
     scripted::{Gives, ScriptedNode},
@@ -249,14 +249,52 @@ async fn shadow_is_a_matter_of_the_start_and_bad_requests_are_answered_with_a_co
     Ok(())
 }
 
-/// The connection ended, and its channel was told why.
-async fn told(client: &mut Client, reason: &str) -> Result<()> {
-    let messages = client.until_closed().await?;
-    let closed = messages.iter().any(|message| match message {
-        Message::Mining(MiningOwned::CloseChannel(m)) => m.reason_code.as_utf8_or_hex() == reason,
-        _ => false,
-    });
-    ensure!(closed, "no CloseChannel with {reason}: {messages:?}");
+#[tokio::test]
+async fn work_that_was_taken_back_is_given_to_nobody_who_comes_later_until_it_is_good_again() -> Result<()> {
+    let (_backend, mut gateway) = gateway_for_clients(|config| {
+        let config = config.mode("observe").set("api", "listen", "127.0.0.1:0");
+        with_floor(config, TOO_MUCH).unwrap()
+    })
+    .await?;
+    let mut there = Client::connect(&gateway).await?;
+    there.setup(0).await?;
+    let first = there.open_standard("alice").await?;
+    set_mode(&gateway, "inline").await?;
+    event_after(&mut gateway, 0, "gate_held").await?;
+
+    // On the connection of somebody who has the work, and on one of its own.
+    let mut later = Client::connect(&gateway).await?;
+    later.setup(0).await?;
+    let mut opened = Vec::new();
+    for client in [&mut there, &mut later] {
+        client.request_open(&Open::new(Channel::Standard, "bob")).await?;
+        opened.push(match client.next_message().await? {
+            Message::Mining(MiningOwned::OpenStandardMiningChannelSuccess(m)) => m.channel_id,
+            other => bail!("awaited an open channel, came {other:?}"),
+        });
+        // A share of no job is answered after whatever else had to be said.
+        let channel = OpenChannel { id: opened[opened.len() - 1], ..first.clone() };
+        let answer = client.submit(&channel, &Share { job_id: 999, ..first.share() }).await?;
+        ensure!(answer.code() == "invalid-job-id", "{answer:?}");
+        let job = client.heard(|message| matches!(message, MiningOwned::NewMiningJob(_)).then_some(()));
+        ensure!(job.is_none(), "work that was taken back was given to a new channel");
+    }
+    ensure!(there.submit(&first, &first.good_share(0)?).await?.is_accepted(), "it is held, not refused");
+
+    set_mode(&gateway, "observe").await?;
+    for (client, id) in [(&mut there, opened[0]), (&mut later, opened[1])] {
+        let mut channel = OpenChannel { id, ..first.clone() };
+        let of = |message: &MiningOwned| match message {
+            MiningOwned::NewMiningJob(m) => m.channel_id == id,
+            MiningOwned::SetNewPrevHash(m) => m.channel_id == id,
+            _ => false,
+        };
+        let work = |message: &MiningOwned| of(message).then(|| message.clone());
+        let job_id = channel.take_job(&client.pick("the job", work).await?)?;
+        channel.take_tip(job_id, &client.pick("its tip", work).await?)?;
+        ensure!(client.submit(&channel, &channel.good_share(0)?).await?.is_accepted());
+    }
+    ensure!(gateway.stop().await?.success());
     Ok(())
 }
 
@@ -286,7 +324,7 @@ async fn a_policy_that_never_ends_holds_the_miners_lets_them_go_and_is_recovered
     let code = &judged["verdict"]["reason_code"];
     ensure!(code == "policy_fuel_exhausted" || code == "policy_deadline_exceeded", "{judged}");
 
-    told(&mut client, "prevhash_hold_expired").await?;
+    client.told("prevhash_hold_expired").await?;
     let expired = event_after(&mut gateway, skip, "gate_expired").await?;
     ensure!(expired["reason"] == "prevhash_hold_expired" && expired["connections"] == 1, "{expired}");
     ensure!(expired["since_tip_ms"].as_u64() >= Some(4_000), "{expired}");
@@ -372,7 +410,7 @@ async fn a_node_without_a_usable_template_on_its_new_tip_still_ends_the_work_on_
     ensure!(client.submit(&channel, &channel.good_share(0)?).await?.is_accepted());
     let share = event_after(&mut gateway, skip, "share_accepted").await?;
     ensure!(share["held"] == true, "{share}");
-    told(&mut client, "prevhash_hold_expired").await?;
+    client.told("prevhash_hold_expired").await?;
 
     node.mend();
     let released = event_after(&mut gateway, skip, "work_released").await?;

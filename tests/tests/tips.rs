@@ -73,17 +73,6 @@ async fn client(gateway: &Gateway) -> Result<(Client, OpenChannel)> {
     Ok((client, channel))
 }
 
-/// The connection ended, and its channel was told why.
-async fn told(client: &mut Client, reason: &str) -> Result<()> {
-    let messages = client.until_closed().await?;
-    let closed = messages.iter().any(|message| match message {
-        Message::Mining(MiningOwned::CloseChannel(m)) => m.reason_code.as_utf8_or_hex() == reason,
-        _ => false,
-    });
-    ensure!(closed, "no CloseChannel with {reason}: {messages:?}");
-    Ok(())
-}
-
 fn job_id(message: &MiningOwned) -> Option<u32> {
     match message {
         MiningOwned::NewExtendedMiningJob(m) => Some(m.job_id),
@@ -267,7 +256,7 @@ async fn observe_lets_miners_go_when_there_is_no_usable_template_on_the_tip() ->
     let tip = node.move_tip(Gives::Nonsense);
     let held = event(&mut gateway, skip, "gate_held", "prevhash_template_missing").await?;
     ensure!(held["mode"] == "observe" && held["tip"] == *tip && held["template"].is_null(), "{held}");
-    told(&mut miner, "prevhash_hold_expired").await?;
+    miner.told("prevhash_hold_expired").await?;
     node.mend();
     let released = event(&mut gateway, skip, "work_released", "prevhash_switched").await?;
     ensure!(released["previous_block_hash"] == *tip, "{released}");
@@ -367,7 +356,7 @@ async fn a_source_that_hangs_in_the_middle_of_an_answer_is_given_up_and_found_ag
     let tip = node.move_tip(Gives::Template);
     let down = event(&mut gateway, skip, "source_down", "template_source_unreachable").await?;
     ensure!(down["detail"].as_str().is_some_and(|detail| detail.contains("did not answer")), "{down}");
-    told(&mut miner, "template_source_stale").await?;
+    miner.told("template_source_stale").await?;
     event(&mut gateway, skip, "gate_expired", "template_source_stale").await?;
     way.mend();
     let released = event(&mut gateway, skip, "work_released", "prevhash_switched").await?;

@@ -36,7 +36,7 @@ impl Flow {
                     template: template.to_string(),
                 }),
                 Action::Resume => {
-                    self.work.send_modify(|work| work.held = false);
+                    self.work.send_modify(|work| (work.held, work.withdrawn) = (false, false));
                     self.events.emit(Event::GateResumed(schema::GateResumed {
                         reason: Reason::WorkResumed,
                         mode: self.gate.mode(),
@@ -60,7 +60,8 @@ impl Flow {
 
     fn hold(&mut self, reason: Reason) {
         self.held_since = Some(Instant::now());
-        self.work.send_modify(|work| work.held = true);
+        let withdrawn = reason == Reason::WorkWithdrawn;
+        self.work.send_modify(|work| (work.held, work.withdrawn) = (true, withdrawn));
         let template = match reason {
             Reason::PrevhashVerdictTimeout => self.gate.awaited(),
             Reason::WorkWithdrawn => self.gate.withdrawn(),
@@ -132,7 +133,7 @@ impl Flow {
         let ahead = self.gate.ahead();
         self.work.send_modify(|work| {
             let ahead = work.ahead.take().filter(|job| Some(job.template.digest) == ahead);
-            *work = Work { job: Some(Arc::new(job)), ahead, held: false, closed: None, round };
+            *work = Work { job: Some(Arc::new(job)), ahead, round, ..Work::default() };
         });
         true
     }

@@ -50,15 +50,24 @@ pub(super) struct AskedTemplates {
 
 impl AskedTemplates {
     /// Notes a new question, which is being asked now. What the gate still `names` is never forgotten.
-    pub(super) fn ask(&mut self, question: &Question, names: &[TemplateDigest]) {
-        self.list.retain(|asked| asked.question.digest() != question.digest());
+    /// `admitted_by`: the set on whose word, about what it was made ahead as, miners have it already.
+    pub(super) fn ask(
+        &mut self,
+        question: &Question,
+        names: &[TemplateDigest],
+        admitted_by: Option<SetDigest>,
+    ) {
+        let before = self.list.iter().position(|asked| asked.question.digest() == question.digest());
+        let before = before.and_then(|at| self.list.remove(at));
+        // Being asked for the first time again and again must not hide that nobody can answer.
+        let failures = before.filter(|_| admitted_by.is_some()).map_or(0, |asked| asked.failures);
         if self.list.len() >= MAX
             && let Some(oldest) = self.list.iter().position(|asked| !names.contains(&asked.question.digest()))
         {
             self.list.remove(oldest);
         }
         let question = question.clone();
-        self.list.push_back(Asked { question, outstanding: true, judged_by: None, failures: 0 });
+        self.list.push_back(Asked { question, outstanding: true, judged_by: admitted_by, failures });
     }
 
     /// An answer came. False when it says nothing about the template and is not to be believed yet: it
@@ -156,8 +165,8 @@ mod tests {
     fn another_set_is_asked_about_what_matters_once_and_with_the_same_inputs() {
         let (work, other) = (question(1), question(2));
         let mut asked = AskedTemplates::default();
-        asked.ask(&work, &[]);
-        asked.ask(&other, &[]);
+        asked.ask(&work, &[], None);
+        asked.ask(&other, &[], None);
         assert!(asked.again(&[work.digest()], NEW).is_empty(), "the first answer is waited for");
         assert!(asked.answered(work.digest(), OLD, false) && asked.answered(other.digest(), OLD, false));
         assert!(asked.again(&[work.digest()], OLD).is_empty(), "the same set says the same");
@@ -171,8 +180,8 @@ mod tests {
     fn an_answer_of_an_old_set_to_an_older_template_is_asked_for_again() {
         let (older, newer) = (question(1), question(2));
         let mut asked = AskedTemplates::default();
-        asked.ask(&older, &[]);
-        asked.ask(&newer, &[]);
+        asked.ask(&older, &[], None);
+        asked.ask(&newer, &[], None);
         // The set is swapped here; then the old one's answer comes, and the gate makes it work.
         asked.answered(older.digest(), OLD, false);
         assert_eq!(digests(&asked.again(&[older.digest()], NEW)), [older.digest()]);
@@ -184,7 +193,7 @@ mod tests {
         let matters = [work.digest()];
         let mut asked = AskedTemplates::default();
         asked.source_gave(work.digest());
-        asked.ask(&work, &[]);
+        asked.ask(&work, &[], None);
         assert!(asked.answered(work.digest(), OLD, true), "what has no verdict is refused at once");
         assert!(!asked.is_newest(work.digest()), "given again by the source, it is news");
         assert_eq!(asked.again(&matters, OLD).len(), 1);
@@ -199,11 +208,25 @@ mod tests {
     }
 
     #[test]
+    fn work_that_miners_have_by_activation_is_not_lost_by_one_failure_of_the_machine() {
+        let work = question(1);
+        let matters = [work.digest()];
+        let mut asked = AskedTemplates::default();
+        for _ in 1..MAX_FAILURES {
+            // Given by the source once more, it is asked about like the first time.
+            asked.ask(&work, &matters, Some(OLD));
+            assert!(!asked.answered(work.digest(), OLD, true), "it was admitted ahead");
+        }
+        assert_eq!(asked.again(&matters, OLD).len(), 1);
+        assert!(asked.answered(work.digest(), OLD, true), "now it counts");
+    }
+
+    #[test]
     fn a_question_that_was_lost_is_asked_again() {
         let work = question(1);
         let mut asked = AskedTemplates::default();
         asked.source_gave(work.digest());
-        asked.ask(&work, &[]);
+        asked.ask(&work, &[], None);
         assert!(asked.is_newest(work.digest()));
         asked.lost();
         assert!(!asked.is_newest(work.digest()));
@@ -216,7 +239,7 @@ mod tests {
         let matters = [questions[0].digest()];
         let mut asked = AskedTemplates::default();
         for question in &questions {
-            asked.ask(question, &matters);
+            asked.ask(question, &matters, None);
             asked.answered(question.digest(), OLD, false);
         }
         assert!(asked.list.len() <= MAX);

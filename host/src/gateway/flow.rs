@@ -201,7 +201,9 @@ impl Flow {
         // Megabytes that only a recording needs.
         let question = Question { declared: self.recorder.is_some().then_some(declared), inputs };
         let names: Vec<_> = self.gate.judged().collect();
-        self.asked.ask(&question, &names);
+        let activated = self.gate.in_use() == Some(question.digest());
+        let admitted_by = activated.then(|| self.judge.store().running().digest());
+        self.asked.ask(&question, &names, admitted_by);
         self.ask_policies(question);
     }
 

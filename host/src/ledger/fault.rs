@@ -121,16 +121,29 @@ impl AppendFile {
             Fault::Kill(at) | Fault::Power(at) if self.counts.bytes >= at => {
                 self.last_words(&bytes[..usize::try_from(at.saturating_sub(before)).unwrap_or_default()]);
             }
-            Fault::Full(at, times) if self.counts.bytes >= at && times > 0 => {
-                self.fault = Fault::Full(0, times - 1);
-                self.file.write_all(&bytes[..bytes.len() / 2])?;
-                return Err(io::ErrorKind::StorageFull.into());
-            }
             _ => {}
+        }
+        if let Err(full) = self.fail_if_full() {
+            self.file.write_all(&bytes[..bytes.len() / 2])?;
+            return Err(full);
         }
         self.file.write_all(bytes)?;
         self.length += bytes.len() as u64;
         Ok(())
+    }
+
+    /// One write less for which the disk is full, when a test has made it so.
+    ///
+    /// # Errors
+    /// `ENOSPC`.
+    pub fn fail_if_full(&mut self) -> io::Result<()> {
+        match self.fault {
+            Fault::Full(at, times) if self.counts.bytes >= at && times > 0 => {
+                self.fault = Fault::Full(0, times - 1);
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn last_words(&mut self, bytes: &[u8]) -> ! {

@@ -15,13 +15,15 @@ use super::{
 };
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 const LOCK: &str = "lock";
-/// The record of share of the versions before.
+/// Written to find out whether there is room.
+const TRIAL: &str = "room";
+/// The record of shares of the versions before.
 const FORMER: &str = "shares.ndjson";
 
 /// What a log is made of.
@@ -190,6 +192,21 @@ impl Log {
         }
         self.end = self.staged;
         Ok(())
+    }
+
+    /// Finds out whether the disk has room, without touching the log: a file of this length is written and
+    /// removed again.
+    ///
+    /// # Errors
+    /// I/O, most likely that it has none.
+    pub fn try_room(&mut self, length: usize) -> io::Result<()> {
+        self.file.fail_if_full()?;
+        let path = self.config.folder.join(TRIAL);
+        let tried = File::create(&path).and_then(|mut file| {
+            file.write_all(&vec![0; length])?;
+            file.sync_data()
+        });
+        tried.and(fs::remove_file(&path))
     }
 
     /// Begins another segment when this one is full, or when other keys sign from now on.

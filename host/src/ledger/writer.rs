@@ -31,6 +31,8 @@ const SLOW_FROM: f64 = 0.75;
 const MAX_PAUSE: Duration = Duration::from_millis(200);
 /// After a write that found no room, shares are refused at once for this long.
 const FULL_FOR: Duration = Duration::from_secs(1);
+/// As much must fit on the disk before it counts as not full any more, bytes: about the largest group.
+const ROOM: usize = 4 << 20;
 /// Answers of the node that wait for room on the disk; the oldest gives way. They are events as well.
 const MAX_BLOCKS: usize = 256;
 /// Between two looks for segments that need not be kept.
@@ -192,6 +194,10 @@ impl Writer {
     fn wrote(&mut self) {
         self.state.blocks.clear();
         self.gauge.groups.fetch_add(1, Ordering::Relaxed);
+        self.has_room();
+    }
+
+    fn has_room(&mut self) {
         if self.state.full_until.take().is_some() {
             self.gauge.full.store(false, Ordering::Relaxed);
             self.status(Reason::LedgerResumed, "the log can be written again".into());
@@ -294,6 +300,13 @@ impl Writer {
     }
 
     fn tick(&mut self) {
+        // With no share and no result to write, nobody else would find out.
+        if self.state.full_until.is_some_and(|until| until <= Instant::now()) {
+            match self.log.try_room(ROOM) {
+                Ok(()) => self.has_room(),
+                Err(_) => self.state.full_until = Some(Instant::now() + FULL_FOR),
+            }
+        }
         if self.state.head_is_old {
             self.write_head();
         }

@@ -215,6 +215,11 @@ impl Channel {
         new_tip
     }
 
+    /// It has no work: when it was opened there was none that it could be given.
+    pub(super) fn is_idle(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
     /// The miner was sent a future job; one before it is forgotten.
     pub(super) fn note_future(&mut self, job_id: u32, job: &Job) {
         self.future = Some((job.serial, job_id));

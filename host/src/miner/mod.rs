@@ -63,6 +63,8 @@ pub struct Work {
     pub ahead: Option<Arc<Job>>,
     /// A newer tip is known but no work on it is admitted: shares on `job` are "held".
     pub held: bool,
+    /// `job` was taken back: who has it keeps it, held, and nobody else is given it.
+    pub withdrawn: bool,
     /// Nobody is served; the reason each miner is told.
     pub closed: Option<Reason>,
     /// Whoever was sent `job` belongs to it.

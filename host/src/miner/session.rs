@@ -285,6 +285,9 @@ impl Session {
             return Err(Close::new(reason, ""));
         }
         let Some(agreed) = self.agreed.filter(|agreed| !agreed.work_selection) else { return Ok(()) };
+        if self.work.withdrawn {
+            return Ok(());
+        }
         if let Some(job) = self.work.job.clone().filter(|job| job.serial != self.sent) {
             self.sent = job.serial;
             if self.tip.replace(job.previous_block_hash()) != Some(job.previous_block_hash()) {
@@ -293,6 +296,7 @@ impl Session {
             }
             self.send_work(&job, agreed, out)?;
         }
+        self.serve_idle(agreed, out)?;
         self.send_ahead(agreed, out)
     }
 

@@ -1,8 +1,6 @@
 //! The standard pack with settings that an ordinary pool might have, for tests and benches: through the
 //! engine, and natively.
 
-#![allow(clippy::unimplemented, reason = "a walk through columns that nobody asks for would be a defect")]
-
 use super::{built::module, templates};
 use bitcoin::hashes::Hash;
 use reservegrid::{
@@ -188,17 +186,19 @@ impl sdk::Rows for Native<'_> {
     fn sigops(&self, start: u32, count: u32) -> Vec<u32> {
         Self::rows(&self.inputs.template.facts.sigops, start, count)
     }
-    fn traits(&self, _: u32, _: u32) -> Vec<u32> {
-        unimplemented!("no policy of the pack asks for them")
+    fn traits(&self, start: u32, count: u32) -> Vec<u32> {
+        Self::rows(&self.inputs.template.facts.traits, start, count)
     }
-    fn txids(&self, _: u32, _: u32) -> Vec<u8> {
-        unimplemented!("no policy of the pack asks for them")
+    fn txids(&self, start: u32, count: u32) -> Vec<u8> {
+        let txids = Self::rows(&self.inputs.template.facts.txids, start, count);
+        txids.into_iter().flat_map(|txid| txid.to_byte_array()).collect()
     }
     fn known(&self, start: u32, count: u32) -> Vec<u8> {
         let known = self.inputs.context.known.as_deref().unwrap_or_default();
         Self::rows(known, start, count).into_iter().map(u8::from).collect()
     }
-    fn raw_transaction(&self, _: u32) -> Vec<u8> {
-        unimplemented!("no policy of the pack asks for them")
+    fn raw_transaction(&self, index: u32) -> Vec<u8> {
+        let transaction = self.inputs.template.transactions.get(index as usize);
+        transaction.map(bitcoin::consensus::serialize).unwrap_or_default()
     }
 }

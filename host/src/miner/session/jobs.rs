@@ -19,7 +19,10 @@ impl Session {
         agreed: Agreed,
         out: &mut Outbox,
     ) -> Result<(), Close> {
-        if agreed.standard_jobs_only {
+        let idle = self.channels.values().filter(|channel| channel.is_idle()).count();
+        // Those without work do not know the tip, which the others need not be told again.
+        let mixed = (1..self.channels.len()).contains(&idle);
+        if agreed.standard_jobs_only || mixed {
             for channel in self.channels.values_mut().map(AsMut::as_mut) {
                 match channel.future_id(job) {
                     Some(job_id) => activate_job(channel.id, iter::once(channel), job, job_id, out)?,
@@ -42,6 +45,18 @@ impl Session {
         }
         let job_id = next(&mut self.next_job_id);
         send_group_job(GROUP_CHANNEL_ID, self.channels.values_mut().map(AsMut::as_mut), job, job_id, out)
+    }
+
+    /// The work for channels that could be given none when they were opened.
+    pub(super) fn serve_idle(&mut self, agreed: Agreed, out: &mut Outbox) -> Result<(), Close> {
+        let idle = self.channels.values().filter(|channel| channel.is_idle());
+        for channel_id in idle.map(|channel| channel.id).collect::<Vec<_>>() {
+            let Some(mut channel) = self.channels.remove(&channel_id) else { continue };
+            let served = self.first_work(&mut channel, agreed, out);
+            self.channels.insert(channel_id, channel);
+            served?;
+        }
+        Ok(())
     }
 
     /// The future job to all channels, if it is another than they have.
@@ -67,14 +82,14 @@ impl Session {
     }
 
     /// What a new channel is given: the work, and the future job under the id that its group has it by, so
-    /// that one message makes it current for all.
+    /// that one message makes it current for all. Work that was taken back is given to nobody else.
     pub(super) fn first_work(
         &mut self,
         channel: &mut super::Channel,
         agreed: Agreed,
         out: &mut Outbox,
     ) -> Result<(), Close> {
-        let Some(job) = self.work.job.clone() else { return Ok(()) };
+        let Some(job) = self.work.job.clone().filter(|_| !self.work.withdrawn) else { return Ok(()) };
         send_job(channel, &job, next(&mut self.next_job_id), first_ntime(&job), out)?;
         let Some((job, group_job_id)) = self.ahead_job() else { return Ok(()) };
         let job_id = if agreed.standard_jobs_only { next(&mut self.next_job_id) } else { group_job_id };

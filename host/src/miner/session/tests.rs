@@ -246,6 +246,63 @@ async fn a_peer_that_is_refused_more_often_than_it_may_is_tiresome_until_time_ha
     assert!(bench.session.is_tiresome());
 }
 
+fn withdrawn(job: &Arc<crate::job::Job>) -> Work {
+    Work { held: true, withdrawn: true, ..released(job.clone()) }
+}
+
+#[tokio::test]
+async fn work_that_was_taken_back_is_given_to_no_new_channel_unless_it_is_good_after_all() {
+    let mut chain = Chain::new();
+    let first = chain.job().await;
+    let other = chain.again();
+
+    let mut proxy = Bench::new(limits(), &released(first.clone()), 0);
+    assert_eq!(proxy.open(0x13), [0x14, 0x1f, 0x20]);
+    proxy.session.on_work(withdrawn(&first), &mut proxy.out).unwrap();
+    assert_eq!((proxy.open(0x13), proxy.open(0x10)), (vec![0x14], vec![0x11]));
+    // Who connects now is in the same place.
+    let mut late = Bench::new(limits(), &withdrawn(&first), 0);
+    assert_eq!((late.open(0x13), late.open(0x10)), (vec![0x14], vec![0x11]));
+    // Who did not hear of the work before it was taken back never does.
+    let mut slow = Bench::new(limits(), &Work::default(), 0);
+    assert_eq!(slow.open(0x13), [0x14]);
+    slow.session.on_work(withdrawn(&first), &mut slow.out).unwrap();
+    assert!(slow.heard().is_empty());
+
+    // It is good after all: for those that lack it.
+    for (bench, news) in [
+        (&mut proxy, vec![0x1f, 0x20, 0x15, 0x20]),
+        (&mut late, vec![0x1f, 0x20, 0x15, 0x20]),
+        (&mut slow, vec![0x1f, 0x20]),
+    ] {
+        bench.session.on_work(released(first.clone()), &mut bench.out).unwrap();
+        assert_eq!(types(&bench.heard()), news);
+        bench.session.on_work(released(other.clone()), &mut bench.out).unwrap();
+        assert_eq!(types(&bench.heard()), [0x1f], "from here on they are one group");
+    }
+}
+
+#[tokio::test]
+async fn work_in_place_of_what_was_taken_back_comes_with_its_tip_to_those_that_had_none() {
+    let mut chain = Chain::new();
+    let first = chain.job().await;
+    let other = chain.again();
+    let mut proxy = Bench::new(limits(), &released(first.clone()), 0);
+    assert_eq!(proxy.open(0x13), [0x14, 0x1f, 0x20]);
+    proxy.session.on_work(withdrawn(&first), &mut proxy.out).unwrap();
+    assert_eq!(proxy.open(0x13), [0x14]);
+    proxy.session.on_work(released(other.clone()), &mut proxy.out).unwrap();
+    let heard = proxy.heard();
+    assert_eq!(types(&heard), [0x1f, 0x1f, 0x20], "a job, and a job with its tip");
+    assert_eq!(u32_at(&heard[1], 0), u32_at(&heard[2], 0), "both to the new channel");
+    assert_ne!(u32_at(&heard[0], 0), u32_at(&heard[1], 0));
+
+    let mut late = Bench::new(limits(), &withdrawn(&first), 0);
+    assert_eq!((late.open(0x13), late.open(0x13)), (vec![0x14], vec![0x14]));
+    late.session.on_work(released(other), &mut late.out).unwrap();
+    assert_eq!(types(&late.heard()), [0x1f, 0x20], "one group, all of it new");
+}
+
 fn with_ahead(job: &Arc<crate::job::Job>, ahead: &Arc<crate::job::Job>) -> Work {
     Work { ahead: Some(ahead.clone()), ..released(job.clone()) }
 }
