@@ -54,6 +54,7 @@ listen = "127.0.0.1:0"
 authority_secret_file = "key"
 min_difficulty = 0.0
 max_connections_per_address = 4096
+max_channels_per_connection = 100000
 [pool]
 url = "http://127.0.0.1:1/shares"
 key_id = "fuzz"

@@ -36,7 +36,10 @@ pub fn one(data: &[u8]) {
         min_time: 1_700_000_000,
         current_time: 1_700_000_600,
         coinbase_value: 25 * 100_000_000,
-        coinbase: CoinbaseParts::Planned(CoinbaseSpec { payout: ScriptBuf::new(), tag: String::new() }),
+        coinbase: CoinbaseParts::Planned(CoinbaseSpec {
+            payout: ScriptBuf::new().into(),
+            tag: String::new(),
+        }),
         merkle_path: None,
         transaction_count: None,
         witness_commitment_script: None,

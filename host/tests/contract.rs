@@ -105,7 +105,7 @@ fn verdict(set: &PolicySet, template: &Arc<Template>, context: Context) -> Strin
 fn template() -> Arc<Template> {
     let mut declared = declared([100, 200, 300]);
     let payout = ScriptBuf::from_hex("0014751e76e8199196d454941c45d1b3a323f1433bd6").unwrap();
-    declared.coinbase = CoinbaseParts::Planned(CoinbaseSpec { payout, tag: "/tests/".into() });
+    declared.coinbase = CoinbaseParts::Planned(CoinbaseSpec { payout: payout.into(), tag: "/tests/".into() });
     declared.transaction_count = Some(5);
     Arc::new(assemble(&declared).unwrap())
 }

@@ -69,7 +69,10 @@ impl Node {
             auth: Auth::Cookie(cookie),
             network: Network::Regtest,
             request_timeout: LONG,
-            coinbase: CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: "/tests/".to_owned() },
+            coinbase: CoinbaseSpec {
+                payout: ScriptBuf::from_bytes(vec![0x51]).into(),
+                tag: "/tests/".to_owned(),
+            },
         })
         .unwrap()
     }

@@ -202,6 +202,15 @@ impl GatewayConfig {
         self
     }
 
+    /// Leaves a key out.
+    #[must_use]
+    pub fn unset(mut self, section: &str, key: &str) -> Self {
+        if let Some(table) = self.table.get_mut(section).and_then(Toml::as_table_mut) {
+            table.remove(key);
+        }
+        self
+    }
+
     /// Sets a variable of the environment.
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {

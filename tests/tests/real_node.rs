@@ -98,6 +98,44 @@ async fn miners_find_blocks_that_the_node_accepts_and_every_share_is_told_twice(
 }
 
 #[tokio::test]
+async fn blocks_pay_everybody_who_has_a_share_of_them_to_the_last_satoshi() -> Result<()> {
+    const POOL: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
+    // Who is paid by script: P2WSH of OP_TRUE, as the node shows it.
+    const SCRIPT: &str = "00204ae81572f06e1b88fd5ced7a1a000945432e83e1551e6f721ee9c00b8cc33260";
+    let node = Node::start().await?;
+    let mut wallet = Wallet::funded(&node, 60).await?;
+    wallet.fill(&node, 40).await?;
+    let backend = Backend::start("test", "a secret of the pool").await?;
+    let parts = [(POOL.to_owned(), 700), (format!("script:{SCRIPT}"), 275), ("script:51".to_owned(), 25)];
+    let payouts: toml::Table = parts.iter().map(|(to, parts)| (to.clone(), (*parts).into())).collect();
+    let guard = json!({ "payouts": [{ "address": POOL, "min_permille": 700 }], "tag": "/ReserveGrid/" });
+    let config = config(&node, &backend, 0)?
+        .without_policies()
+        .policy("coinbase-guard", &policy("coinbase-guard")?, &guard)?
+        .unset("coinbase", "payout_address")
+        .set("coinbase", "payouts", payouts);
+    let mut gateway = Gateway::start(&config).await?;
+    let _miner = Miner::start(&gateway, Channel::Extended, 4, "alice")?;
+    let submitted = |e: &&Value| e["event"] == "block_found" && e["reason"] == "block_submitted";
+    gateway
+        .wait_until("ten blocks", DEADLINE, |events| events.iter().filter(submitted).count() >= 10)
+        .await?;
+    ensure!(gateway.stop().await?.success());
+    for found in gateway.events()?.iter().filter(submitted) {
+        let block = node.rpc.call("getblock", json!([found["hash"], 2])).await?;
+        let outputs = block["tx"][0]["vout"].as_array().unwrap();
+        let satoshi = |at: usize| (outputs[at]["value"].as_f64().unwrap() * 1e8).round() as u64;
+        let value = found["coinbase_value"].as_u64().unwrap();
+        ensure!(outputs.len() == 4 && outputs[3]["scriptPubKey"]["type"] == "nulldata", "{outputs:?}");
+        ensure!(outputs[0]["scriptPubKey"]["address"] == POOL, "{outputs:?}");
+        ensure!(outputs[1]["scriptPubKey"]["hex"] == SCRIPT, "{outputs:?}");
+        ensure!((satoshi(1), satoshi(2)) == (value * 275 / 1_000, value * 25 / 1_000), "{outputs:?}");
+        ensure!(satoshi(0) == value - satoshi(1) - satoshi(2), "{outputs:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_floor_above_the_average_fee_keeps_every_job_from_the_miner_and_says_why() -> Result<()> {
     const FLOOR: u64 = 50_000_000;
     let node = Node::start_with(Auth::Password).await?;

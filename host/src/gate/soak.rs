@@ -147,7 +147,8 @@ fn hash(number: usize) -> BlockHash {
 impl World {
     /// `wall` is what the source's wall clock says at its n-th template, Unix seconds.
     fn new(wall: impl Fn(u32) -> u32) -> Self {
-        let coinbase = CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: "/tests/".to_owned() };
+        let coinbase =
+            CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]).into(), tag: "/tests/".to_owned() };
         let maker = CoinbaseOnly { network: Network::Regtest, coinbase: coinbase.clone() };
         let full = |previous_block_hash, height, which: u32| {
             let now = wall(which);

@@ -35,7 +35,7 @@ pub(super) fn declared(tip: u8, time: u32) -> Declared {
         current_time: 1_700_000_000 + time,
         coinbase_value: 50 * 100_000_000,
         coinbase: CoinbaseParts::Planned(CoinbaseSpec {
-            payout: ScriptBuf::from_bytes(vec![0x51]),
+            payout: ScriptBuf::from_bytes(vec![0x51]).into(),
             tag: "/tests/".to_owned(),
         }),
         target: None,

@@ -72,7 +72,7 @@ impl Default for EmbeddedConfig {
             low_fee_every: 0,
             seed: 1,
             // Anyone can spend it: nothing on this chain is worth anything.
-            coinbase: CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: String::new() },
+            coinbase: CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]).into(), tag: String::new() },
         }
     }
 }

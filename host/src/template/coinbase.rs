@@ -3,7 +3,7 @@
 //!
 //! The only thing that changes afterwards is the extranonce: [`EXTRANONCE_LEN`] bytes in the script,
 //! zeros here. A planned coinbase is: BIP 34 height, tag, extranonce as a push; one output that takes
-//! everything; the witness commitment as the last output.
+//! everything, or several that share it; the witness commitment as the last output.
 
 use super::{TemplateError, facts::WITNESS_COMMITMENT_PREFIX, sigops};
 use bitcoin::{
@@ -17,6 +17,11 @@ use serde::{Deserialize, Serialize};
 
 /// Bytes of extranonce in every coinbase: prefix chosen by the gateway, the rest by the miner.
 pub const EXTRANONCE_LEN: usize = 20;
+/// What nodes leave for a coinbase at least, by default, WU: Bitcoin Core reserves 4,000 (8,000 since 29.0) for
+/// it, the header and the number of transactions.
+pub const RESERVED_WEIGHT: u32 = 4_000 - 4 * (80 + 3);
+/// The same of sigop cost (BIP 141).
+pub const RESERVED_SIGOPS: u32 = 400;
 /// Consensus limit on the coinbase's scriptSig, bytes.
 const MAX_SCRIPT_LEN: usize = 100;
 /// Bytes of a commitment output's script that count; what follows has no meaning yet (BIP 141).
@@ -30,9 +35,60 @@ const WITNESS_WEIGHT: usize = 2 + 1 + 1 + 32;
 #[serde(deny_unknown_fields)]
 pub struct CoinbaseSpec {
     /// Where subsidy and fees go.
-    pub payout: ScriptBuf,
+    pub payout: Payout,
     /// Put into the script for people to recognise the pool by. May be empty.
     pub tag: String,
+}
+
+/// Who is paid by a planned coinbase.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Payout {
+    /// One script takes everything.
+    All(ScriptBuf),
+    /// Each takes its parts of the sum of all parts; what rounding leaves over goes to the first.
+    Shared(Vec<Share>),
+}
+
+/// One of several who are paid.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// Where to.
+    pub script: ScriptBuf,
+    /// How many parts.
+    pub parts: u32,
+}
+
+impl From<ScriptBuf> for Payout {
+    fn from(script: ScriptBuf) -> Self {
+        Self::All(script)
+    }
+}
+
+impl Payout {
+    /// The outputs that pay out `value`, all of it.
+    pub fn outputs(&self, value: Amount) -> Vec<TxOut> {
+        let shares = match self {
+            Self::All(script) => return vec![TxOut { value, script_pubkey: script.clone() }],
+            Self::Shared(shares) => shares,
+        };
+        let all: u128 = shares.iter().map(|share| u128::from(share.parts)).sum();
+        let part = |share: &Share| u128::from(value.to_sat()) * u128::from(share.parts) / all.max(1);
+        let mut outputs: Vec<TxOut> = shares
+            .iter()
+            .map(|share| TxOut {
+                // No more than the whole, which is a u64.
+                value: Amount::from_sat(u64::try_from(part(share)).unwrap_or_default()),
+                script_pubkey: share.script.clone(),
+            })
+            .collect();
+        let paid: u64 = outputs.iter().map(|output| output.value.to_sat()).sum();
+        if let Some(first) = outputs.first_mut() {
+            first.value += Amount::from_sat(value.to_sat().saturating_sub(paid));
+        }
+        outputs
+    }
 }
 
 /// The coinbase as a source declares it.
@@ -94,6 +150,17 @@ pub enum CoinbaseError {
 }
 
 impl CoinbaseSpec {
+    /// What the coinbase of a block takes at most: weight with its witness (WU), and sigop cost (BIP 141).
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub fn cost(&self) -> Result<(u32, u32), CoinbaseError> {
+        // Heights of five bytes are thousands of years away.
+        let commitment = ScriptBuf::from_bytes(vec![0x6a; COMMITMENT_LEN]);
+        let (transaction, _) = self.plan(0x7f_ffff, Amount::MAX_MONEY, commitment)?;
+        Ok(cost(&transaction))
+    }
+
     /// The coinbase of a block at `height` that pays out `value`, witness stripped, and where in its
     /// script the extranonce begins. `commitment` is the script of the commitment output.
     ///
@@ -126,10 +193,12 @@ impl CoinbaseSpec {
                 sequence: Sequence::MAX,
                 witness: Witness::new(),
             }],
-            output: vec![
-                TxOut { value, script_pubkey: self.payout.clone() },
-                TxOut { value: Amount::ZERO, script_pubkey: commitment },
-            ],
+            output: self
+                .payout
+                .outputs(value)
+                .into_iter()
+                .chain([TxOut { value: Amount::ZERO, script_pubkey: commitment }])
+                .collect(),
         };
         Ok((transaction, extranonce_at))
     }
@@ -168,17 +237,23 @@ impl CoinbaseParts {
         if paid.is_none_or(|paid| paid > Amount::MAX_MONEY.to_sat()) {
             return Err(impossible("pays more than 21 million bitcoin".to_owned()));
         }
-        let narrow = |cost: u64| u32::try_from(cost).unwrap_or(u32::MAX);
+        let (weight, sigops) = cost(&transaction);
         let address = |output: &TxOut| Address::from_script(&output.script_pubkey, network).ok();
         Ok(Coinbase {
             height: bip34_height(transaction.input[0].script_sig.as_bytes()),
-            weight: narrow((4 * transaction.base_size() + WITNESS_WEIGHT) as u64),
-            sigops: narrow(sigops::legacy_cost(&transaction)),
+            weight,
+            sigops,
             addresses: transaction.output.iter().map(|o| address(o).map(|a| a.to_string())).collect(),
             transaction,
             extranonce_at,
         })
     }
+}
+
+/// Weight of a stripped coinbase once it has its witness, WU, and its sigop cost.
+fn cost(coinbase: &Transaction) -> (u32, u32) {
+    let narrow = |cost: u64| u32::try_from(cost).unwrap_or(u32::MAX);
+    (narrow((4 * coinbase.base_size() + WITNESS_WEIGHT) as u64), narrow(sigops::legacy_cost(coinbase)))
 }
 
 /// A coinbase in its stripped form, with zeros where the extranonce goes.

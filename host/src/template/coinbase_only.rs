@@ -98,7 +98,7 @@ mod tests {
     use bitcoin::{ScriptBuf, hashes::Hash};
 
     fn maker() -> CoinbaseOnly {
-        let coinbase = CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: "/t/".into() };
+        let coinbase = CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]).into(), tag: "/t/".into() };
         CoinbaseOnly { network: Network::Regtest, coinbase }
     }
 

@@ -139,7 +139,7 @@ impl Declared {
         let height = block.bip34_block_height().ok().and_then(|height| u32::try_from(height).ok());
         let values = coinbase.output.iter().map(|output| output.value.to_sat());
         let payout = coinbase.output.first().map(|output| output.script_pubkey.clone());
-        let planned = || CoinbaseSpec { payout: payout.unwrap_or_default(), tag: String::new() };
+        let planned = || CoinbaseSpec { payout: payout.unwrap_or_default().into(), tag: String::new() };
         let mut fees = fees.into_iter();
         let transactions = others.iter().map(|tx| DeclaredTransaction {
             bytes: consensus::serialize(tx),

@@ -41,7 +41,9 @@ use bitcoin::{
     block::{Header, Version},
     hashes::Hash,
 };
-pub use coinbase::{Coinbase, CoinbaseError, CoinbaseParts, CoinbaseSpec};
+pub use coinbase::{
+    Coinbase, CoinbaseError, CoinbaseParts, CoinbaseSpec, Payout, RESERVED_SIGOPS, RESERVED_WEIGHT, Share,
+};
 pub use context::{ChainTip, Context, FeeRatePercentiles, MempoolState};
 pub use declared::{Declared, DeclaredTransaction, TemplateError};
 pub use discrepancy::{Discrepancy, DiscrepancyKind};

@@ -250,7 +250,10 @@ pub fn build(
         min_time: template.min_time,
         current_time: template.current_time,
         coinbase_value: 0,
-        coinbase: CoinbaseParts::Planned(CoinbaseSpec { payout: default_payout()?, tag: String::new() }),
+        coinbase: CoinbaseParts::Planned(CoinbaseSpec {
+            payout: default_payout()?.into(),
+            tag: String::new(),
+        }),
         merkle_path: template.declared.merkle_path.clone(),
         transaction_count: template.declared.transaction_count,
         witness_commitment_script: None,
@@ -282,7 +285,7 @@ fn coinbase(template: &TemplateTable, declared: &Declared) -> Result<CoinbasePar
     let tag = tag.clone().unwrap_or_else(|| "/synthetic/".to_owned());
     let ordinary = height.is_none() && script.is_none() && outputs.is_none();
     if ordinary && template.provenance == Provenance::Node {
-        return Ok(CoinbaseParts::Planned(CoinbaseSpec { payout: default_payout()?, tag }));
+        return Ok(CoinbaseParts::Planned(CoinbaseSpec { payout: default_payout()?.into(), tag }));
     }
     let (script_sig, extranonce_at) = match script {
         // No bytes of it are an extranonce: it stays as it is.

@@ -65,7 +65,7 @@ fn paying_to(script_len: usize, fees: impl IntoIterator<Item = u64>) -> Declared
         current_time: 1_750_000_600,
         coinbase_value: subsidy(HEIGHT, Network::Regtest) + total,
         coinbase: CoinbaseParts::Planned(CoinbaseSpec {
-            payout: ScriptBuf::from_bytes(vec![0x51]),
+            payout: ScriptBuf::from_bytes(vec![0x51]).into(),
             tag: "/tests/".to_owned(),
         }),
         target: None,

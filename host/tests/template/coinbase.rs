@@ -17,7 +17,7 @@ use reservegrid::{
 
 fn spec(tag: &str) -> CoinbaseSpec {
     let payout = ScriptBuf::new_p2wpkh(&"751e76e8199196d454941c45d1b3a323f1433bd6".parse().unwrap());
-    CoinbaseSpec { payout, tag: tag.to_owned() }
+    CoinbaseSpec { payout: payout.into(), tag: tag.to_owned() }
 }
 
 fn assembled(parts: CoinbaseParts) -> Result<Coinbase, TemplateError> {
@@ -43,10 +43,7 @@ fn a_planned_coinbase_pays_everything_to_the_pool_and_commits_last() {
     let coinbase = assembled(CoinbaseParts::Planned(spec("/tests/"))).unwrap();
     assert_eq!(coinbase.height, Some(declared.height));
     let outputs = &coinbase.transaction.output;
-    assert_eq!(
-        outputs[0],
-        TxOut { value: Amount::from_sat(declared.coinbase_value), script_pubkey: spec("").payout }
-    );
+    assert_eq!(outputs[..1], spec("").payout.outputs(Amount::from_sat(declared.coinbase_value)));
     assert_eq!(Some(&outputs[1].script_pubkey), declared.witness_commitment_script.as_ref());
     assert_eq!((outputs.len(), outputs[1].value), (2, Amount::ZERO));
     let address = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080".to_owned();

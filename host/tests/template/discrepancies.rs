@@ -342,7 +342,7 @@ fn everything_that_a_policy_sees_is_in_the_digest() {
         },
         |d| {
             let CoinbaseParts::Planned(spec) = &mut d.coinbase else { panic!("planned") };
-            spec.payout = ScriptBuf::from_bytes(vec![0x52]);
+            spec.payout = ScriptBuf::from_bytes(vec![0x52]).into();
         },
     ];
     let mut seen = vec![base.digest];

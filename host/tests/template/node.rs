@@ -23,7 +23,8 @@ fn auth() -> Auth {
 }
 
 fn config(url: String) -> NodeConfig {
-    let coinbase = CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]), tag: "/tests/".to_owned() };
+    let coinbase =
+        CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]).into(), tag: "/tests/".to_owned() };
     NodeConfig { url, auth: auth(), network: Network::Regtest, request_timeout: LONG, coinbase }
 }
 

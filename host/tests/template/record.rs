@@ -131,7 +131,7 @@ fn declared() -> impl Strategy<Value = Declared> {
         declared.provenance = if ours { Provenance::Node } else { Provenance::Declared };
         declared.coinbase = match tag {
             Some(tag) => CoinbaseParts::Planned(reservegrid::template::CoinbaseSpec {
-                payout: ScriptBuf::from_bytes(bytes),
+                payout: ScriptBuf::from_bytes(bytes).into(),
                 tag,
             }),
             None => CoinbaseParts::Whole { transaction: bytes, extranonce_at },
