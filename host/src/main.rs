@@ -12,7 +12,7 @@ mod cli;
 
 use anyhow::{Context, Result};
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
-use cli::{ledger::LedgerCommand, policy::PolicyCommand};
+use cli::{ledger::LedgerCommand, policy::PolicyCommand, record::RecordCommand};
 use reservegrid::{
     api::client as remote,
     author::InputFault,
@@ -86,6 +86,9 @@ enum Command {
     /// Write, build, test and measure policies, and check their verdicts
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Look into recordings of judged templates
+    #[command(subcommand)]
+    Record(RecordCommand),
     /// Check, export and sum up a share ledger, also while the gateway runs
     #[command(subcommand)]
     Ledger(LedgerCommand),
@@ -247,6 +250,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             println!("secret key, for [miners] authority_secret_file: {}", secret.expose_text());
         }
         Command::Policy(command) => return command.execute(),
+        Command::Record(command) => return command.execute(),
         Command::Ledger(command) => return command.execute(),
         Command::Mode(command) => println!("{}", runtime()?.block_on(remote::run_mode(command))?),
         Command::Reasons { json } => reasons(json)?,

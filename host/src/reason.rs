@@ -268,6 +268,8 @@ reasons! {
             "The template source answers with something that is not a usable template.";
         TemplateSourceStale = "template_source_stale", Node, Error, None,
             "The template source gave nothing new for longer than allowed.";
+        ReplayEnded = "replay_ended", Nobody, Info, None,
+            "Every recorded template was given; the source has no more.";
     }
     block {
         BlockSubmitted = "block_submitted", Nobody, Info, None,

@@ -36,11 +36,16 @@ async fn end(command: Command, folder: &Path, deadline: Duration) -> Result<Ende
     Ok(Ended { code: status.code(), stdout: process.stdout(), stderr: process.stderr() })
 }
 
-/// `reservegrid policy` in a folder, with the exit code that is expected.
-async fn run(folder: &Path, expected: i32, arguments: &[&str]) -> Result<Ended> {
+/// `reservegrid` in a folder, with the exit code that is expected.
+async fn reservegrid(folder: &Path, expected: i32, arguments: &[&str]) -> Result<Ended> {
     let mut command = command()?;
-    command.arg("policy").args(arguments);
+    command.args(arguments);
     checked(end(command, folder, DEADLINE).await?, expected)
+}
+
+/// `reservegrid policy`.
+async fn run(folder: &Path, expected: i32, arguments: &[&str]) -> Result<Ended> {
+    reservegrid(folder, expected, &[&["policy"], arguments].concat()).await
 }
 
 fn checked(ended: Ended, expected: i32) -> Result<Ended> {
@@ -223,7 +228,6 @@ async fn recorded() -> Result<GatewayConfig> {
         .set("source", "refresh", "100ms")
         .set("source", "low_fee_every", 2)
         .set("record", "dir", "recordings")
-        .set("record", "keep", 4)
         .policy("floor", &policy("fee-floor")?, &floor())?;
     let mut gateway = Gateway::start(&config).await?;
     let judged =
@@ -233,10 +237,18 @@ async fn recorded() -> Result<GatewayConfig> {
     Ok(config)
 }
 
-fn recordings(config: &GatewayConfig) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(config.folder().join("recordings"))?;
-    let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    files.sort_unstable();
+/// The first four recordings, each as a file of its own in the folder `alone`.
+async fn recordings(config: &GatewayConfig) -> Result<Vec<PathBuf>> {
+    let folder = config.folder().join("alone");
+    fs::create_dir(&folder)?;
+    let listed = reservegrid(config.folder(), 0, &["record", "list", "recordings"]).await?;
+    let mut files = Vec::new();
+    for line in listed.stdout.lines().take(4) {
+        let place = line.split_whitespace().next().context("a place")?;
+        let shown = reservegrid(config.folder(), 0, &["record", "show", place]).await?;
+        files.push(folder.join(format!("{}.json", files.len())));
+        fs::write(&files[files.len() - 1], shown.stdout)?;
+    }
     Ok(files)
 }
 
@@ -249,10 +261,13 @@ fn edit(file: &Path, change: impl FnOnce(&mut Value)) -> Result<()> {
 #[tokio::test]
 async fn recorded_verdicts_are_bit_for_bit_the_same_when_computed_again() -> Result<()> {
     let config = recorded().await?;
-    let files = recordings(&config)?;
-    ensure!(files.len() == 4, "kept: {files:?}");
-    let ended = run(config.folder(), 0, &["replay", "recordings"]).await?;
-    ensure!(ended.stdout.contains("4 the same, 0 different, 0 skipped, 0 unusable"), "{}", ended.stdout);
+    let files = recordings(&config).await?;
+    ensure!(files.len() == 4, "recorded: {files:?}");
+    for folder in ["recordings", "alone"] {
+        let ended = run(config.folder(), 0, &["replay", folder]).await?;
+        ensure!(ended.stdout.contains(" the same, 0 different, 0 skipped, 0 unusable"), "{}", ended.stdout);
+        ensure!(ended.stdout.matches("same       ").count() >= 4, "{}", ended.stdout);
+    }
     // With the configuration too, and without the secrets that a gateway would need.
     run(config.folder(), 0, &["replay", "recordings", "--config", "gateway.toml"]).await?;
 
@@ -302,7 +317,7 @@ async fn recorded_verdicts_are_bit_for_bit_the_same_when_computed_again() -> Res
 
     // A set that cannot be had any more, and a file that is none; the others are computed all the same.
     edit(&files[0], |recording| recording["policies"][0]["module"] = json!("/nowhere/floor.wasm"))?;
-    let ended = run(config.folder(), UNUSABLE, &["replay", "recordings"]).await?;
+    let ended = run(config.folder(), UNUSABLE, &["replay", "alone"]).await?;
     ensure!(ended.stdout.contains("3 the same, 0 different, 0 skipped, 1 unusable"), "{}", ended.stdout);
     ensure!(
         ended.stderr.contains("--config") && ended.stderr.contains("/nowhere/floor.wasm"),
@@ -319,7 +334,7 @@ async fn recorded_verdicts_are_bit_for_bit_the_same_when_computed_again() -> Res
 async fn one_verdict_on_a_recorded_template_is_json_and_an_exit_code() -> Result<()> {
     let config = recorded().await?;
     let folder = config.folder();
-    let template = recordings(&config)?.remove(0);
+    let template = recordings(&config).await?.remove(0);
     let recording: Value = serde_json::from_str(&fs::read_to_string(&template)?)?;
     fs::write(folder.join("alone.json"), recording["template"].to_string())?;
     let module = policy("fee-floor")?;
@@ -340,7 +355,9 @@ async fn one_verdict_on_a_recorded_template_is_json_and_an_exit_code() -> Result
         "unknown_mempool = \"mid\"\nmin_avg_fee = { mid = 1_000_000_000, high = 1_000_000_000, low = 1_000_000_000 }\n",
     )?;
     fs::write(folder.join("wrong.json"), "{\"min_avg_fee\": 3}")?;
-    for template in [text(&template)?, "alone.json"] {
+    let listed = reservegrid(folder, 0, &["record", "list", "recordings"]).await?.stdout;
+    let place = listed.split_whitespace().next().context("a place")?;
+    for template in [text(&template)?, "alone.json", place] {
         let ended = judge("lax.json", template, 0).await?;
         let verdict: Value = serde_json::from_str(&ended.stdout)?;
         ensure!(
@@ -362,6 +379,48 @@ async fn one_verdict_on_a_recorded_template_is_json_and_an_exit_code() -> Result
         template = { recorded = \"../alone.json\" }\nexpect = { accepted = true }\n";
     fs::write(folder.join("cases/recorded.toml"), case)?;
     run(folder, 0, &["test", "cases", "--module", text(&module)?]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn other_policies_are_audited_on_recorded_templates_by_a_gateway_without_a_node() -> Result<()> {
+    let recorded = recorded().await?;
+    let listed = reservegrid(recorded.folder(), 0, &["record", "list", "recordings"]).await?.stdout;
+    ensure!(listed.lines().all(|line| line.contains("#") && line.contains("  height 1  ")), "{listed}");
+    let rejected = reservegrid(recorded.folder(), 0, &["record", "list", "recordings", "--rejected"]).await?;
+    ensure!(
+        rejected.stdout.lines().all(|line| line.ends_with("avg_fee_below_minimum")),
+        "{}",
+        rejected.stdout
+    );
+    ensure!((1..listed.lines().count()).contains(&rejected.stdout.lines().count()), "{}", rejected.stdout);
+
+    let strict =
+        json!({ "min_avg_fee": { "low": 1_000_000_000, "mid": 1_000_000_000, "high": 1_000_000_000 } });
+    let config = GatewayConfig::new("shadow")?
+        .set("source", "kind", "replay")
+        .set("source", "from", text(&recorded.folder().join("recordings"))?)
+        .set("source", "network", "regtest")
+        .set("source", "pace", "fast")
+        .policy("floor", &policy("fee-floor")?, &strict)?;
+    let mut gateway = Gateway::start(&config).await?;
+    let ended = |e: &Value| e["event"] == "source_down" && e["reason"] == "replay_ended";
+    let ended = gateway.wait_for_event("the end of the recordings", DEADLINE, ended).await?;
+    let count = listed.lines().count();
+    ensure!(ended["detail"] == format!("{count} templates were given; there are no more"), "{ended}");
+    let judged =
+        |events: &[Value]| events.iter().filter(|e| e["event"] == "template_judged").count() >= count;
+    gateway.wait_until("a verdict on each", DEADLINE, judged).await?;
+    ensure!(gateway.stop().await?.success());
+    for judged in gateway.events_named("template_judged")? {
+        ensure!(judged["verdict"]["reason_code"] == "avg_fee_below_minimum", "{judged}");
+    }
+
+    // Nobody mines on the past.
+    let inline = config.clone().mode("inline");
+    inline.write()?;
+    let ended = reservegrid(inline.folder(), UNUSABLE, &["config", "check", "gateway.toml"]).await?;
+    ensure!(ended.stderr.contains("nobody can mine on templates of the past"), "{}", ended.stderr);
     Ok(())
 }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     config::{Config, Environment},
     policy::{PolicyEngine, PolicySet, PolicySpec},
-    record::{RecordedPolicy, Recording},
+    record::{RecordedPolicy, Recording, Recordings, file},
     template::facts::assemble,
 };
 use anyhow::Result;
@@ -20,7 +20,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::Display,
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -49,48 +49,46 @@ pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -
     let mut recorded_sets = RecordedSets::default();
     let (mut outcome, mut faults) = (Outcome::default(), Vec::new());
     for file in recordings(targets)? {
-        let shown = file.display();
-        let mut unusable = |fault: String| {
-            faults.push(fault);
-            outcome.unusable += 1;
-            writeln!(out, "unusable   {shown}")
-        };
-        let recording = match Recording::read(&file) {
-            Ok(recording) => recording,
+        let mut recordings = match Recordings::open(&file) {
+            Ok(recordings) => recordings,
             Err(error) => {
-                unusable(error.to_string())?;
+                writeln!(out, "unusable   {}", file.display())?;
+                faults.push(error.to_string());
+                outcome.unusable += 1;
                 continue;
             }
         };
-        if recording.infrastructure_fault {
-            let code = recording.verdict["reason_code"].as_str().unwrap_or("a fault");
-            writeln!(out, "skipped    {shown}: {code} was about the machine, not about the template")?;
-            outcome.skipped += 1;
-            continue;
-        }
-        let set = match &given {
-            Some(set) => set,
-            None => match recorded_sets.of(&recording) {
-                Ok(set) => set,
-                Err(problem) => {
-                    unusable(format!(
-                        "{shown}: the set that judged it cannot be loaded again; bring its modules back, or name \
-                         another set with --config:\n{problem}"
-                    ))?;
-                    continue;
+        while let Some(recording) = recordings.next() {
+            let shown = recordings.place();
+            let computed = recording.map_err(|error| error.to_string()).and_then(|recording| {
+                again(&recording, given.as_ref(), &mut recorded_sets)
+                    .map_err(|problem| format!("{shown}: {problem}"))
+            });
+            match computed {
+                Ok(Again::Same) => {
+                    writeln!(out, "same       {shown}")?;
+                    outcome.same += 1;
                 }
-            },
-        };
-        let differences = compare(&recording, set);
-        if differences.is_empty() {
-            writeln!(out, "same       {shown}")?;
-            outcome.same += 1;
-        } else {
-            writeln!(out, "DIFFERENT  {shown}")?;
-            for line in differences {
-                writeln!(out, "           {line}")?;
+                Ok(Again::Different(differences)) => {
+                    writeln!(out, "DIFFERENT  {shown}")?;
+                    for line in differences {
+                        writeln!(out, "           {line}")?;
+                    }
+                    outcome.different += 1;
+                }
+                Ok(Again::NotComparable(code)) => {
+                    writeln!(
+                        out,
+                        "skipped    {shown}: {code} was about the machine, not about the template"
+                    )?;
+                    outcome.skipped += 1;
+                }
+                Err(fault) => {
+                    writeln!(out, "unusable   {shown}")?;
+                    faults.push(fault);
+                    outcome.unusable += 1;
+                }
             }
-            outcome.different += 1;
         }
     }
     let Outcome { same, different, skipped, unusable } = outcome;
@@ -98,6 +96,36 @@ pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -
     if faults.is_empty() { Ok(outcome) } else { Err(InputFault(faults.join("\n")).into()) }
 }
 
+/// What came of computing a recording again.
+enum Again {
+    Same,
+    Different(Vec<String>),
+    NotComparable(String),
+}
+
+fn again(
+    recording: &Recording,
+    given: Option<&PolicySet>,
+    recorded_sets: &mut RecordedSets,
+) -> Result<Again, String> {
+    if recording.infrastructure_fault {
+        let code = recording.verdict["reason_code"].as_str().unwrap_or("a fault");
+        return Ok(Again::NotComparable(code.to_owned()));
+    }
+    let set = match given {
+        Some(set) => set,
+        None => recorded_sets.of(recording).map_err(|problem| {
+            format!(
+                "the set that judged it cannot be loaded again; bring its modules back, or name another set with \
+                 --config:\n{problem}"
+            )
+        })?,
+    };
+    let differences = compare(recording, set);
+    Ok(if differences.is_empty() { Again::Same } else { Again::Different(differences) })
+}
+
+/// The files that are meant; of a folder those with recordings.
 fn recordings(targets: &[PathBuf]) -> Result<Vec<PathBuf>, InputFault> {
     let mut files = Vec::new();
     for target in targets {
@@ -105,15 +133,18 @@ fn recordings(targets: &[PathBuf]) -> Result<Vec<PathBuf>, InputFault> {
             files.push(target.clone());
             continue;
         }
-        let entries = fs::read_dir(target)
-            .map_err(|error| InputFault(format!("{} cannot be read: {error}", target.display())))?;
+        let unreadable =
+            |error: io::Error| InputFault(format!("{} cannot be read: {error}", target.display()));
+        let entries = fs::read_dir(target).map_err(unreadable)?;
         let paths = entries.flatten().map(|entry| entry.path());
         let mut found: Vec<_> =
             paths.filter(|path| path.extension().is_some_and(|end| end == "json")).collect();
-        if found.is_empty() {
-            return Err(InputFault(format!("{} holds no recording (*.json)", target.display())));
-        }
         found.sort_unstable();
+        found.extend(file::files(target).map_err(unreadable)?);
+        if found.is_empty() {
+            let problem = format!("{} holds no recordings (*.ndjson.gz, *.json)", target.display());
+            return Err(InputFault(problem));
+        }
         files.extend(found);
     }
     Ok(files)

@@ -91,7 +91,7 @@ pub(crate) enum PolicyCommand {
         /// The component
         #[arg(value_name = "FILE")]
         module: PathBuf,
-        /// The record of a template, or a recording of a gateway
+        /// The record of a template, or a recording of a gateway (FILE#N in a file of several)
         #[arg(long, value_name = "FILE")]
         template: PathBuf,
         /// The policy's settings, JSON or TOML [default: none]
@@ -102,7 +102,7 @@ pub(crate) enum PolicyCommand {
     ///
     /// Exit code 0 when they are, 1 when one is not, 64 when a recording or a set cannot be used.
     Replay {
-        /// Recordings of a gateway, and folders of them
+        /// Files of recordings, and folders of them
         #[arg(value_name = "RECORDING", required = true)]
         recordings: Vec<PathBuf>,
         /// Judge with the policies of this configuration instead of those that the recordings name

@@ -15,6 +15,7 @@ impl Config {
         }
         match (&self.source, &new.source) {
             (Source::Embedded(old), Source::Embedded(new)) => keys.add("source", &old.differences(new)),
+            (Source::Replay(old), Source::Replay(new)) => keys.add("source", &old.differences(new)),
             (Source::Node(old), Source::Node(new)) => {
                 let differing = [
                     ("url", old.url != new.url),
@@ -25,12 +26,10 @@ impl Config {
                 ];
                 keys.add_where("source", &differing);
             }
-            (Source::Embedded(_), Source::Node(_)) | (Source::Node(_), Source::Embedded(_)) => {
-                keys.add("source", &["kind"]);
-            }
+            _ => keys.add("source", &["kind"]),
         }
         let coinbase = [
-            ("payout_address", self.coinbase.payout != new.coinbase.payout),
+            ("payout_address or payouts", self.coinbase.payout != new.coinbase.payout),
             ("tag", self.coinbase.tag != new.coinbase.tag),
         ];
         keys.add_where("coinbase", &coinbase);

@@ -81,6 +81,7 @@ fn kind(rust: &'static str) -> &'static str {
         "Url" => "URL",
         "Network" => "network",
         "Address<NetworkUnchecked>" => "Bitcoin address",
+        "Payouts" => "table of payouts",
         "CompactTarget" => "compact target",
         "[u8; 32]" => "SHA-256",
         "serde_json::Value" => "table",
@@ -169,7 +170,8 @@ pub fn in_force(path: &Path, environment: &Environment) -> Result<Vec<InForce>, 
         Place::Variable(name) => name.clone(),
         Place::Whole => path.display().to_string(),
     };
-    let embedded = matches!(config.source, super::Source::Embedded(_));
+    let of_source =
+        |key: &str| key == "kind" || config.source.kind().keys().iter().any(|info| info.name == key);
     let mut shown = Vec::new();
     for key in keys() {
         let Some(info) = info(&key) else { continue };
@@ -195,19 +197,13 @@ pub fn in_force(path: &Path, environment: &Environment) -> Result<Vec<InForce>, 
                 (.., Presence::Default(default)) => (default.to_owned(), "default".to_owned()),
                 _ => continue,
             };
-            let of_other_source =
-                key.section == "source" && !embedded && entry.is_none() && is_embedded(key.key);
+            let of_other_source = key.section == "source" && entry.is_none() && !of_source(key.key);
             if !of_other_source {
                 shown.push(InForce { key: name, value, from });
             }
         }
     }
     Ok(shown)
-}
-
-fn is_embedded(key: &str) -> bool {
-    let (embedded, node) = (super::EmbeddedSource::KEYS, super::sections::NodeKeys::KEYS);
-    embedded.iter().any(|info| info.name == key) && node.iter().all(|info| info.name != key)
 }
 
 fn written(entry: &Entry) -> String {

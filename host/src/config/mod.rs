@@ -14,6 +14,7 @@
 
 mod changes;
 mod check;
+mod coinbase;
 mod document;
 mod explain;
 mod fault;
@@ -30,9 +31,10 @@ pub use explain::{InForce, Key, defaults, in_force, keys, page};
 pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
+use sections::SourceKind;
 pub use sections::{
     Api, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger,
-    Miners, NodeSource, PolicyEntry, Pool, Record, Rotation, SECTIONS, Swap, Switch,
+    Miners, NodeSource, PolicyEntry, Pool, Record, ReplaySource, Rotation, SECTIONS, Swap, Switch,
 };
 pub use value::ByteSize;
 
@@ -112,14 +114,25 @@ pub enum Source {
     Node(NodeSource),
     /// The chain inside the process (regtest rules).
     Embedded(EmbeddedSource),
+    /// Recorded templates.
+    Replay(ReplaySource),
 }
 
 impl Source {
+    fn kind(&self) -> SourceKind {
+        match self {
+            Self::Node(_) => SourceKind::Node,
+            Self::Embedded(_) => SourceKind::Embedded,
+            Self::Replay(_) => SourceKind::Replay,
+        }
+    }
+
     /// The network whose rules and addresses apply.
     pub fn network(&self) -> Network {
         match self {
             Self::Node(node) => node.network,
             Self::Embedded(_) => Network::Regtest,
+            Self::Replay(replay) => replay.network,
         }
     }
 
@@ -128,6 +141,7 @@ impl Source {
         match self {
             Self::Node(node) => node.stale_after,
             Self::Embedded(embedded) => embedded.stale_after,
+            Self::Replay(replay) => replay.stale_after,
         }
     }
 }

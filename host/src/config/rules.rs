@@ -2,24 +2,33 @@
 //! stand together. Reads the whole tree; a fault never stops the reading of the rest.
 
 use super::{
-    Config, Mode, NodeAuth, Origin, Serving, Source,
+    Config, Mode, NodeAuth, Origin, Serving, Source, coinbase,
     document::{TOP, variable},
     reader::Reader,
     sections::{
-        Api, Coinbase, CoinbaseKeys, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate,
-        Ledger, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind,
-        Swap, Top, key_names,
+        Api, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Miners, NodeKeys,
+        NodeSource, PolicyEntry, PolicyKeys, Pool, Record, ReplaySource, SourceKey, SourceKind, Swap, Top,
+        key_names,
     },
 };
 use crate::policy::Enforcement;
-use bitcoin::Network;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Reads the whole tree. `None` when there was a fault; the reader has it.
 pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let mode = Top::read(reader, TOP).map(|top| top.mode);
     let source = source(reader);
-    let coinbase = coinbase(reader, source.as_ref());
+    if matches!(source, Some(Source::Replay(_))) && mode.is_some_and(Mode::serves_miners) {
+        reader.fault(
+            "source",
+            "kind",
+            "is \"replay\": nobody can mine on templates of the past; set mode = \"shadow\"",
+        );
+    }
+    let coinbase = coinbase::read(reader, source.as_ref());
     let gate = gate(reader);
     let engine = Engine::read(reader, "engine");
     let policies = policies(reader, mode);
@@ -63,23 +72,22 @@ fn source(reader: &mut Reader) -> Option<Source> {
         }
         return None;
     };
-    let (keys, others) = match kind {
-        SourceKind::Node => (NodeKeys::KEYS, EmbeddedSource::KEYS),
-        SourceKind::Embedded => (EmbeddedSource::KEYS, NodeKeys::KEYS),
-    };
-    for name in others.iter().map(|key| key.name).filter(|name| keys.iter().all(|key| key.name != *name)) {
+    let all = SourceKind::ALL.iter().flat_map(|kind| kind.keys());
+    let others: BTreeSet<_> = all.map(|key| key.name).collect();
+    for name in others.into_iter().filter(|name| kind.keys().iter().all(|key| key.name != *name)) {
         for name in [
             name,
             FILE_KEYS.into_iter().find(|file| file.strip_suffix("_file") == Some(name)).unwrap_or(name),
         ] {
             if reader.has(SECTION, name) {
                 reader.take(SECTION, name);
-                reader.fault(SECTION, name, "belongs to the other kind of source; remove it, or change kind");
+                reader.fault(SECTION, name, "belongs to another kind of source; remove it, or change kind");
             }
         }
     }
     match kind {
         SourceKind::Embedded => EmbeddedSource::read(reader, SECTION).map(Source::Embedded),
+        SourceKind::Replay => ReplaySource::read(reader, SECTION).map(Source::Replay),
         SourceKind::Node => {
             let given =
                 ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(SECTION, key));
@@ -114,32 +122,6 @@ fn source(reader: &mut Reader) -> Option<Source> {
             };
             let NodeKeys { url, network, request_timeout, stale_after, .. } = node;
             Some(Source::Node(NodeSource { url, network, auth, request_timeout, stale_after }))
-        }
-    }
-}
-
-fn coinbase(reader: &mut Reader, source: Option<&Source>) -> Option<Coinbase> {
-    const KEY: (&str, &str) = ("coinbase", "payout_address");
-    let CoinbaseKeys { payout_address, tag } = CoinbaseKeys::read(reader, KEY.0)?;
-    let Some(address) = payout_address else {
-        if let Some(Source::Node(_)) = source {
-            reader.missing(KEY.0, KEY.1, "give the address that blocks pay to");
-        }
-        return matches!(source, Some(Source::Embedded(_)))
-            .then(|| Coinbase { payout: Config::anyone_can_spend(), tag });
-    };
-    let network = source?.network();
-    let written = address.clone().assume_checked().to_string();
-    match address.require_network(network) {
-        Ok(address) => Some(Coinbase { payout: address.script_pubkey(), tag }),
-        Err(_) => {
-            let name = if network == Network::Bitcoin { "mainnet".into() } else { network.to_string() };
-            reader.fault(
-                KEY.0,
-                KEY.1,
-                format!("{written:?} is an address of another network than {name}, where the source is"),
-            );
-            None
         }
     }
 }

@@ -6,14 +6,15 @@ use super::{
         authority_key, bearer_token, between, chain_keys, header_text, plain_name, printable_tag,
         signing_key, within,
     },
+    coinbase::Payouts,
     document::{TOP, variable},
     reader::Reader,
     secret::Secret,
     section::{KeyInfo, Presence, section},
     value::{ByteSize, Value, named},
 };
-use crate::{miner::Elsewhere, policy::Enforcement};
-use bitcoin::{Address, CompactTarget, Network, ScriptBuf, address::NetworkUnchecked};
+use crate::{miner::Elsewhere, policy::Enforcement, record::source::Pace, template::Payout};
+use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use reqwest::Url;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
@@ -26,7 +27,8 @@ section! {
 
     /// Which of the two sources.
     pub(super) SourceKey {
-        /// "node": a Bitcoin node; "embedded": the chain inside the process, for demonstrations and tests.
+        /// "node": a Bitcoin node; "embedded": the chain inside the process, for demonstrations and tests;
+        /// "replay": recorded templates, in shadow mode.
         kind: SourceKind = required();
     }
 
@@ -62,10 +64,25 @@ section! {
         stale_after: Duration = default("3m"), within("1s", "24h");
     }
 
+    /// Recorded templates.
+    pub ReplaySource {
+        /// A file of recordings, or a folder of them (`[record] dir`).
+        from: PathBuf = required();
+        /// The network they are of.
+        network: Network = required();
+        /// "recorded": each as long after the first as then; "fast": as they are judged.
+        pace: Pace = default("recorded");
+        /// How long the source may give nothing new before miners are told.
+        stale_after: Duration = default("3m"), within("1s", "24h");
+    }
+
     /// What the coinbase of a block pays and says.
     pub(super) CoinbaseKeys {
         /// The address that blocks pay to; with the embedded source it may be left out.
         payout_address: Option<Address<NetworkUnchecked>> = optional();
+        /// In place of payout_address, several that share: a table of addresses, or `script:HEX`, with the parts
+        /// of each, e.g. `{ "bc1q…" = 985, "bc1p…" = 15 }`.
+        payouts: Option<Payouts> = optional();
         /// Text in the coinbase that names the pool: at most 32 printable ASCII characters.
         tag: String = default("/ReserveGrid/"), printable_tag;
     }
@@ -220,12 +237,14 @@ section! {
         max_backlog: u64 = default("50000000"), between(1, 10_000_000_000);
     }
 
-    /// Recordings of judged templates, for `reservegrid policy replay`.
+    /// Recordings of judged templates, for `reservegrid policy replay` and the source "replay".
     pub Record {
         /// Their folder; it is made when it does not exist. Without it nothing is recorded.
         dir: Option<PathBuf> = optional();
-        /// How many are kept; a full block takes some megabytes.
-        keep: u32 = default("200"), between(1, 10_000);
+        /// How long they are kept; there is a file a day.
+        keep: Duration = default("168h"), within("1m", "87600h");
+        /// What they may take together; the oldest file goes first. A full block takes about a megabyte.
+        max_size: ByteSize = default("8GiB"), between(ByteSize(1 << 20), ByteSize(1 << 50));
     }
 
     /// Where events are written.
@@ -279,6 +298,22 @@ pub(super) enum SourceKind {
     Node,
     /// The chain inside the process.
     Embedded,
+    /// Recorded templates.
+    Replay,
+}
+
+impl SourceKind {
+    /// Every kind.
+    pub(super) const ALL: [Self; 3] = [Self::Node, Self::Embedded, Self::Replay];
+
+    /// The keys that belong to it, `kind` aside.
+    pub(super) fn keys(self) -> &'static [KeyInfo] {
+        match self {
+            Self::Node => NodeKeys::KEYS,
+            Self::Embedded => EmbeddedSource::KEYS,
+            Self::Replay => ReplaySource::KEYS,
+        }
+    }
 }
 
 /// What shares on a held job are worth.
@@ -334,7 +369,11 @@ macro_rules! names {
         named!($kind, $expected);
     };
 }
-names!(SourceKind { "node" => Node, "embedded" => Embedded }, r#"a source; write "node" or "embedded""#);
+names!(
+    SourceKind { "node" => Node, "embedded" => Embedded, "replay" => Replay },
+    r#"a source; write "node", "embedded" or "replay""#
+);
+names!(Pace { "recorded" => Recorded, "fast" => Fast }, r#"a choice; write "recorded" or "fast""#);
 names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
 names!(
     CoinbaseOnly { "off" => Off, "fallback" => Fallback, "ahead" => Ahead },
@@ -362,8 +401,8 @@ pub struct NodeSource {
 /// What the coinbase of a block pays and says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coinbase {
-    /// The script that is paid, of an address of the source's network.
-    pub payout: ScriptBuf,
+    /// Who is paid; addresses were of the source's network.
+    pub payout: Payout,
     /// Text in the coinbase script: at most 32 bytes, printable ASCII.
     pub tag: String,
 }
@@ -390,7 +429,7 @@ pub struct PolicyEntry {
 /// The sections by name with their keys; the keys above all sections have the name `""`.
 pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
     (TOP, &[Top::KEYS]),
-    ("source", &[SourceKey::KEYS, NodeKeys::KEYS, EmbeddedSource::KEYS]),
+    ("source", &[SourceKey::KEYS, NodeKeys::KEYS, EmbeddedSource::KEYS, ReplaySource::KEYS]),
     ("coinbase", &[CoinbaseKeys::KEYS]),
     ("gate", &[Gate::KEYS]),
     ("engine", &[Engine::KEYS]),

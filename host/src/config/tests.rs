@@ -355,7 +355,7 @@ fn every_default_is_a_value_of_its_key() {
     assert_eq!(config.gate.verdict_timeout, Duration::from_millis(50));
     assert_eq!(config.gate.hold_timeout, Duration::from_secs(5));
     assert_eq!(config.coinbase.tag, "/ReserveGrid/");
-    assert_eq!(config.coinbase.payout, Config::anyone_can_spend());
+    assert_eq!(config.coinbase.payout, Config::anyone_can_spend().into());
     assert_eq!(config.policies[0].fuel, 10_000_000);
     let node = include_str!("../../../examples/shadow.toml");
     let Source::Node(node) = parse(node, &[]).expect("loads").source else { panic!("a node") };
@@ -381,6 +381,7 @@ fn the_examples_load() {
         ("observe", Mode::Observe, 4),
         ("inline", Mode::Inline, 5),
         ("demo", Mode::Inline, 3),
+        ("replay", Mode::Shadow, 2),
     ] {
         let path = folder.join(name).with_extension("toml");
         let config =

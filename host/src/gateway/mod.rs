@@ -35,7 +35,7 @@ use crate::{
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
     reason::Reason,
-    record::Recorder,
+    record::{Keep, Recorder, source::Replay},
     share::target,
     swap::{self, Swaps},
     template::{
@@ -45,7 +45,6 @@ use crate::{
     },
     view::{View, board::Board},
 };
-use bitcoin::Network;
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -147,7 +146,10 @@ impl Gateway {
         let (events, writer, view) = start_events(&config)?;
         let source = make_source(&config)?;
         let recorder = match &config.record.dir {
-            Some(dir) => Some(Recorder::start(dir, config.record.keep as usize, events.clone())?),
+            Some(dir) => {
+                let keep = Keep { bytes: config.record.max_size.0, age: config.record.keep };
+                Some(Recorder::start(dir, keep, events.clone())?)
+            }
             None => None,
         };
         let (shutdown, down) = watch::channel(false);
@@ -342,10 +344,7 @@ fn coinbase_only_plan(config: &Config) -> Option<coinbase_only::CoinbaseOnlyPlan
         CoinbaseOnly::Fallback => false,
         CoinbaseOnly::Ahead => true,
     };
-    let network = match &config.source {
-        Source::Embedded(_) => Network::Regtest,
-        Source::Node(node) => node.network,
-    };
+    let network = config.source.network();
     let maker = template::coinbase_only::CoinbaseOnly { network, coinbase: coinbase_spec(config) };
     Some(coinbase_only::CoinbaseOnlyPlan { maker, ahead, wanted: None })
 }
@@ -363,6 +362,10 @@ fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
                 ..EmbeddedConfig::default()
             })
             .map_err(|error| StartError::Source(error.to_string()))?,
+        ),
+        Source::Replay(replay) => Arc::new(
+            Replay::open(&replay.from, replay.network, replay.pace)
+                .map_err(|error| StartError::Source(error.to_string()))?,
         ),
         Source::Node(node) => Arc::new(
             node::NodeSource::new(NodeConfig {

@@ -1,16 +1,21 @@
 //! Recordings: what was judged, by what, and what was said, so that it can be judged again.
 //!
-//! A recording is one JSON file: the template and its surroundings as the policies saw them, the set
+//! A recording is one JSON object: the template and its surroundings as the policies saw them, the set
 //! with everything that a verdict depends on, and the verdict of each policy. `reservegrid policy
-//! replay` computes it again and compares. The gateway keeps the last few ([`recorder`]).
+//! replay` computes it again and compares; `[source] kind = "replay"` gives its template once more.
 //!
 //! - here: the form of a recording
+//! - [`file`]: the files they stand in, one a day
 //! - [`recorder`]: writes them beside the gateway, never in its way
+//! - [`source`]: recorded templates as a template source
 
+pub mod file;
 pub mod recorder;
+pub mod source;
 #[cfg(test)]
 mod tests;
 
+pub use file::{Keep, Recordings};
 pub use recorder::Recorder;
 
 use crate::{
@@ -20,10 +25,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// The format that is written, and the only one that is read.
 const FORMAT: u32 = 1;
@@ -82,12 +84,18 @@ pub struct RecordedPolicy {
     pub infrastructure_fault: bool,
 }
 
-/// Why a recording cannot be read. The message names the file.
+/// Why a recording cannot be read. The message names the file, and which of several it is.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {problem}", .file.display())]
+#[error("{place}: {problem}")]
 pub struct ReadError {
-    file: PathBuf,
+    place: String,
     problem: String,
+}
+
+impl ReadError {
+    fn new(file: &Path, problem: String) -> Self {
+        Self { place: file.display().to_string(), problem }
+    }
 }
 
 impl Recording {
@@ -123,12 +131,12 @@ impl Recording {
         }
     }
 
-    /// Reads a recording.
+    /// Reads a recording: a file of its own, or one of a file of several (`FILE#3`).
     ///
     /// # Errors
     /// A file that cannot be read, has another format, or is damaged.
-    pub fn read(file: &Path) -> Result<Self, ReadError> {
-        Self::parse(&read(file)?).map_err(|problem| ReadError { file: file.to_owned(), problem })
+    pub fn read(place: &Path) -> Result<Self, ReadError> {
+        Self::parse(&file::text_at(place)?).map_err(|problem| ReadError::new(place, problem))
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -157,22 +165,17 @@ impl Head {
     }
 }
 
-/// The template in a file: a record of one, or a recording with its verdict.
+/// The template in a file: a record of one, or a recording with its verdict, also one of several (`FILE#3`).
 ///
 /// # Errors
 /// A file that cannot be read, or is neither.
-pub fn read_template(file: &Path) -> Result<Recorded, ReadError> {
-    let text = read(file)?;
+pub fn read_template(place: &Path) -> Result<Recorded, ReadError> {
+    let text = file::text_at(place)?;
     let parse = || match Head::parse(&text)?.recording {
         Some(_) => Ok(Recording::parse(&text)?.template),
         None => Recorded::from_json(&text).map_err(|error| error.to_string()),
     };
-    parse().map_err(|problem| ReadError { file: file.to_owned(), problem })
-}
-
-fn read(file: &Path) -> Result<String, ReadError> {
-    fs::read_to_string(file)
-        .map_err(|error| ReadError { file: file.to_owned(), problem: format!("it cannot be read: {error}") })
+    parse().map_err(|problem| ReadError::new(place, problem))
 }
 
 /// A verdict as JSON; it has no values that JSON has not.

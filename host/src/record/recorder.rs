@@ -1,10 +1,12 @@
-//! Writes recordings beside the gateway: on a thread of its own, behind a short queue, the oldest
-//! removed as new ones come.
+//! Writes recordings beside the gateway: on a thread of its own, behind a short queue.
 //!
 //! Nothing here can hold up a verdict. A queue that is full and a disk that is full or gone cost
 //! recordings, and an event says so, once until it works again.
 
-use super::Recording;
+use super::{
+    Recording,
+    file::{Keep, Shelf},
+};
 use crate::{
     event::{Event, Events},
     policy::Judged,
@@ -12,9 +14,8 @@ use crate::{
     template::Declared,
 };
 use std::{
-    collections::VecDeque,
-    fs, io,
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -38,12 +39,11 @@ pub struct Recorder {
 pub(super) type Queued = (Arc<Declared>, Judged);
 
 impl Recorder {
-    /// Starts the thread that writes into `folder`, which is made if it is not there, and keeps the
-    /// newest `keep` recordings in it.
+    /// Starts the thread that writes into `folder`, which is made if it is not there.
     ///
     /// # Errors
     /// When the folder cannot be made or read, or the thread not started; the error names the folder.
-    pub fn start(folder: &Path, keep: usize, events: Events) -> io::Result<Self> {
+    pub fn start(folder: &Path, keep: Keep, events: Events) -> io::Result<Self> {
         let named = |error: io::Error| {
             let problem = format!("[record] dir: {} cannot be used: {error}", folder.display());
             io::Error::new(error.kind(), problem)
@@ -68,7 +68,13 @@ impl Recorder {
         folder: &Path,
         events: Events,
     ) -> io::Result<(Self, Receiver<Queued>)> {
-        Ok(Self::queue(length, &Writer::new(Shelf::open(folder, 1)?, events)))
+        Ok(Self::queue(
+            length,
+            &Writer::new(
+                Shelf::open(folder, Keep { bytes: u64::MAX, age: std::time::Duration::MAX })?,
+                events,
+            ),
+        ))
     }
 
     /// Queues a judged template; never waits.
@@ -124,76 +130,4 @@ impl Writer {
             self.events.emit(Event::RecordingFailed { reason: Reason::RecordDropped, detail, lost });
         }
     }
-}
-
-/// The folder with recordings.
-pub(super) struct Shelf {
-    folder: PathBuf,
-    keep: usize,
-    /// Names of the recordings, oldest first.
-    names: VecDeque<String>,
-    /// Distinguishes those of the same millisecond.
-    next: u32,
-}
-
-impl Shelf {
-    pub(super) fn open(folder: &Path, keep: usize) -> io::Result<Self> {
-        fs::create_dir_all(folder)?;
-        let mut names = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let name = entry?.file_name().to_string_lossy().into_owned();
-            if let Some(stem) = name.strip_suffix(".tmp").filter(|stem| is_ours(stem)) {
-                // Left by a run that was cut off.
-                fs::remove_file(folder.join(format!("{stem}.tmp")))?;
-            } else if is_ours(&name) {
-                names.push(name);
-            }
-        }
-        names.sort_unstable();
-        let mut shelf = Self { folder: folder.to_owned(), keep, names: names.into(), next: 0 };
-        shelf.tidy()?;
-        Ok(shelf)
-    }
-
-    /// Writes a recording whole or not at all, then removes the oldest.
-    pub(super) fn put(&mut self, recording: &Recording) -> io::Result<()> {
-        let name =
-            format!("{:013}-{:06}-{:.16}.json", recording.time_ms, self.next % 1_000_000, recording.digest);
-        self.next = self.next.wrapping_add(1);
-        let temporary = self.folder.join(format!("{name}.tmp"));
-        let written = fs::write(&temporary, serde_json::to_vec(recording)?)
-            .and_then(|()| fs::rename(&temporary, self.folder.join(&name)));
-        if let Err(error) = written {
-            let _ = fs::remove_file(&temporary);
-            return Err(error);
-        }
-        self.names.push_back(name);
-        self.tidy()
-    }
-
-    fn tidy(&mut self) -> io::Result<()> {
-        while self.names.len() > self.keep {
-            let Some(oldest) = self.names.front() else { break };
-            match fs::remove_file(self.folder.join(oldest)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => _ = self.names.pop_front(),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether a file is a recording by its name: other files in the folder are not touched.
-fn is_ours(name: &str) -> bool {
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
-    let mut parts = name.strip_suffix(".json").into_iter().flat_map(|stem| stem.split('-'));
-    let [Some(time), Some(number), Some(digest), None] =
-        [parts.next(), parts.next(), parts.next(), parts.next()]
-    else {
-        return false;
-    };
-    time.len() == 13
-        && number.len() == 6
-        && digest.len() == 16
-        && [time, number, digest].into_iter().all(digits)
 }

@@ -73,10 +73,14 @@ impl Context {
         Some(self.known.as_deref()?.chunks(255).map(|few| u32::from(unknown(few))).sum())
     }
 
-    /// The snapshot that a verdict is based on: this, and what the gateway adds. `now` is its clock in
+    /// The snapshot that a verdict is based on: this, and what the gateway adds. One that was taken before and
+    /// recorded stays as it was. `now` is its clock in
     /// Unix seconds, `age` how long it has had the template, `best` the best template value of our nodes
     /// (see [`BestValues`](super::best::BestValues)), satoshi.
     pub fn taken(&self, now: u64, age: Duration, best: Option<u64>) -> Self {
+        if self.taken_at != 0 {
+            return self.clone();
+        }
         Self {
             taken_at: now,
             template_age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
