@@ -7,8 +7,8 @@ use super::{
     reader::Reader,
     sections::{
         Api, Coinbase, CoinbaseKeys, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate,
-        Ledger, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind,
-        Swap, Top, key_names,
+        Ledger, Log, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey,
+        SourceKind, Swap, Top, key_names,
     },
 };
 use crate::policy::Enforcement;
@@ -34,7 +34,8 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let ledger = Ledger::read(reader, "ledger");
     reader.lenient = false;
     let record = Record::read(reader, "record");
-    let (events, drain) = (Events::read(reader, "events"), Drain::read(reader, "drain"));
+    let (events, log) = (Events::read(reader, "events"), Log::read(reader, "log"));
+    let drain = Drain::read(reader, "drain");
     let serving = if serves { Some(Serving { miners: miners?, pool: pool?, ledger: ledger? }) } else { None };
     Some(Config {
         file: file.to_owned(),
@@ -49,6 +50,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
         serving,
         record: record?,
         events: events?,
+        log: log?,
         drain: drain?,
         origin: Origin::default(),
     })

@@ -130,6 +130,11 @@ impl Line {
                 }
                 line("policy", colour(e.reason), text)
             }
+            Event::ConfigReloaded { reason, trigger, keys } => line(
+                "config",
+                colour(*reason),
+                format!("{reason} by {}: {}", trigger.name(), keys.join(", ")),
+            ),
             Event::ConfigRestartNeeded { reason, keys } => {
                 line("config", colour(*reason), format!("{reason}: {}", keys.join(", ")))
             }

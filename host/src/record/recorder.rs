@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread,
@@ -32,6 +32,8 @@ pub struct Recorder {
     queue: SyncSender<Queued>,
     lost: Arc<AtomicU64>,
     events: Events,
+    /// How many are kept.
+    keep: Arc<AtomicUsize>,
 }
 
 /// What waits for the disk: the template as it was declared, and what was said about it.
@@ -58,7 +60,15 @@ impl Recorder {
 
     fn queue(length: usize, writer: &Writer) -> (Self, Receiver<Queued>) {
         let (queue, judged) = sync_channel(length);
-        (Self { queue, lost: writer.lost.clone(), events: writer.events.clone() }, judged)
+        (
+            Self {
+                queue,
+                lost: writer.lost.clone(),
+                events: writer.events.clone(),
+                keep: writer.shelf.keep.clone(),
+            },
+            judged,
+        )
     }
 
     /// A recorder whose queue nobody empties.
@@ -69,6 +79,11 @@ impl Recorder {
         events: Events,
     ) -> io::Result<(Self, Receiver<Queued>)> {
         Ok(Self::queue(length, &Writer::new(Shelf::open(folder, 1)?, events)))
+    }
+
+    /// How many are kept; another number counts from the next recording on.
+    pub fn keep(&self) -> Arc<AtomicUsize> {
+        self.keep.clone()
     }
 
     /// Queues a judged template; never waits.
@@ -129,7 +144,7 @@ impl Writer {
 /// The folder with recordings.
 pub(super) struct Shelf {
     folder: PathBuf,
-    keep: usize,
+    keep: Arc<AtomicUsize>,
     /// Names of the recordings, oldest first.
     names: VecDeque<String>,
     /// Distinguishes those of the same millisecond.
@@ -150,7 +165,12 @@ impl Shelf {
             }
         }
         names.sort_unstable();
-        let mut shelf = Self { folder: folder.to_owned(), keep, names: names.into(), next: 0 };
+        let mut shelf = Self {
+            folder: folder.to_owned(),
+            keep: Arc::new(AtomicUsize::new(keep)),
+            names: names.into(),
+            next: 0,
+        };
         shelf.tidy()?;
         Ok(shelf)
     }
@@ -172,7 +192,7 @@ impl Shelf {
     }
 
     fn tidy(&mut self) -> io::Result<()> {
-        while self.names.len() > self.keep {
+        while self.names.len() > self.keep.load(Ordering::Relaxed) {
             let Some(oldest) = self.names.front() else { break };
             match fs::remove_file(self.folder.join(oldest)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
