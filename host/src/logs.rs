@@ -3,7 +3,8 @@
 //! The levels may change while the program runs.
 
 use crate::config::{Log, LogFormat};
-use std::io::{self, IsTerminal};
+use anstream::{AutoStream, ColorChoice};
+use std::io;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt,
 };
@@ -22,9 +23,10 @@ impl Logs {
         let lines = fmt::layer().with_writer(io::stderr);
         let lines = match log.format {
             LogFormat::Json => lines.json().boxed(),
-            // Colours are for people; fmt itself heeds NO_COLOR.
-            LogFormat::Text if io::stderr().is_terminal() => lines.boxed(),
-            LogFormat::Text => lines.with_ansi(false).boxed(),
+            LogFormat::Text => {
+                // Colours are for people, unless they set NO_COLOR.
+                lines.with_ansi(AutoStream::choice(&io::stderr()) != ColorChoice::Never).boxed()
+            }
         };
         tracing_subscriber::registry().with(levels).with(lines).try_init()?;
         Ok(Self(handle))

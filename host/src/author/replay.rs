@@ -5,8 +5,9 @@
 //! made it (a missed deadline) cannot be compared and is listed.
 
 use super::{
-    InputFault,
+    InputFault, Steps, bad,
     engine::{Engine, judge, list},
+    good,
 };
 use crate::{
     config::{Config, Environment},
@@ -44,16 +45,24 @@ pub struct Outcome {
 /// # Errors
 /// [`InputFault`] where the targets or the configuration cannot be used, and, when everything else has
 /// been computed and told, where some recordings or their modules could not. A difference is no error.
-pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -> Result<Outcome> {
+pub fn replay(
+    targets: &[PathBuf],
+    config: Option<&Path>,
+    out: &mut dyn Write,
+    steps: Steps<'_>,
+) -> Result<Outcome> {
     let given = config.map(configured).transpose()?;
     let mut recorded_sets = RecordedSets::default();
     let (mut outcome, mut faults) = (Outcome::default(), Vec::new());
-    for file in recordings(targets)? {
+    let files = recordings(targets)?;
+    let all = files.len() as u64;
+    for (done, file) in (0..).zip(files) {
+        steps(done, all);
         let shown = file.display();
         let mut unusable = |fault: String| {
             faults.push(fault);
             outcome.unusable += 1;
-            writeln!(out, "unusable   {shown}")
+            writeln!(out, "{}   {shown}", bad("unusable"))
         };
         let recording = match Recording::read(&file) {
             Ok(recording) => recording,
@@ -83,10 +92,10 @@ pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -
         };
         let differences = compare(&recording, set);
         if differences.is_empty() {
-            writeln!(out, "same       {shown}")?;
+            writeln!(out, "{}       {shown}", good("same"))?;
             outcome.same += 1;
         } else {
-            writeln!(out, "DIFFERENT  {shown}")?;
+            writeln!(out, "{}  {shown}", bad("DIFFERENT"))?;
             for line in differences {
                 writeln!(out, "           {line}")?;
             }
