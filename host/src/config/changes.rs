@@ -106,3 +106,7 @@ fn reload(section: &str, key: &str) -> Reload {
     let mut keys = lists.flat_map(|list| list.iter());
     keys.find(|info| info.name == key).map_or(Reload::NextStart, |info| info.reload)
 }
+
+#[cfg(test)]
+#[path = "changes_tests.rs"]
+pub(super) mod tests;

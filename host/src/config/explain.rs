@@ -225,3 +225,7 @@ fn written(entry: &Entry) -> String {
         _ => entry.text.chars().take(200).collect(),
     }
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

@@ -5,7 +5,8 @@
 //! `RESERVEGRID_<SECTION>__<KEY>` (and `RESERVEGRID_MODE`) goes before the key of the file. Relative
 //! paths of the file begin at the file's folder. Secrets are never in the file.
 //!
-//! - `sections`: the keys, each declared once with type, default and meaning; `check`: their bounds
+//! - `sections`: the keys, each declared once with type, default and meaning; `choices`: values that are words;
+//!   `check`: bounds
 //! - `rules`: what must or may not stand together
 //! - `reader`, `document`: TOML and environment as typed values, with their places
 //! - `changes`: what differs between configurations, and when it takes effect
@@ -14,9 +15,12 @@
 
 mod changes;
 mod check;
+mod choices;
 mod document;
 mod explain;
 mod fault;
+#[cfg(test)]
+mod mistakes;
 mod reader;
 mod rules;
 mod secret;
@@ -27,13 +31,14 @@ mod tests;
 mod value;
 
 pub use changes::Changes;
+pub use choices::{CoinbaseOnly, Console, HeldShares, LogFormat, Switch};
 pub use explain::{InForce, Key, defaults, in_force, keys, page};
 pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence, Reload};
 pub use sections::{
-    Api, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger,
-    Log, LogFormat, Miners, NodeSource, PolicyEntry, Pool, Record, Rotation, SECTIONS, Swap, Switch,
+    Api, Coinbase, Drain, EmbeddedSource, Engine, Events, Gate, Ledger, Log, Miners, NodeSource, PolicyEntry,
+    Pool, Record, Rotation, SECTIONS, Swap,
 };
 pub use value::ByteSize;
 

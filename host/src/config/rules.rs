@@ -3,12 +3,12 @@
 
 use super::{
     Config, Mode, NodeAuth, Origin, Serving, Source,
+    choices::{CoinbaseOnly, SourceKind},
     document::{TOP, variable},
     reader::Reader,
     sections::{
-        Api, Coinbase, CoinbaseKeys, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate,
-        Ledger, Log, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey,
-        SourceKind, Swap, Top, key_names,
+        Api, Coinbase, CoinbaseKeys, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Log,
+        Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, Swap, Top, key_names,
     },
 };
 use crate::policy::Enforcement;

@@ -6,16 +6,17 @@ use super::{
         authority_key, bearer_token, between, chain_keys, header_text, log_levels, plain_name, printable_tag,
         signing_key, within,
     },
+    choices::{CoinbaseOnly, Console, HeldShares, LogFormat, SourceKind, Switch},
     document::{TOP, variable},
     reader::Reader,
     secret::Secret,
     section::{KeyInfo, Presence, Reload, section},
-    value::{ByteSize, Value, named},
+    value::ByteSize,
 };
 use crate::{miner::Elsewhere, policy::Enforcement};
 use bitcoin::{Address, CompactTarget, Network, ScriptBuf, address::NetworkUnchecked};
 use reqwest::Url;
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 section! {
     /// The keys above all sections.
@@ -279,88 +280,6 @@ impl Rotation {
     /// The file only grows.
     pub const NEVER: Self = Self { size: ByteSize(u64::MAX), age: Duration::ZERO, keep: u32::MAX };
 }
-
-/// Which of the two sources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SourceKind {
-    /// A Bitcoin node.
-    Node,
-    /// The chain inside the process.
-    Embedded,
-}
-
-/// What shares on a held job are worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldShares {
-    /// They are accepted and marked as held.
-    Accept,
-    /// They are refused.
-    Refuse,
-}
-
-/// When the policies are asked about a template without transactions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CoinbaseOnly {
-    /// Never.
-    Off,
-    /// When nothing else on a new tip is admitted.
-    Fallback,
-    /// Then, and before each new tip.
-    Ahead,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-/// What is shown in the terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Console {
-    /// One readable line for each event.
-    Text,
-    /// Nothing.
-    Off,
-}
-
-/// The form of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Readable lines.
-    Text,
-    /// A JSON object a line.
-    Json,
-}
-
-/// Reads an enum from its names.
-macro_rules! names {
-    ($kind:ident { $($name:literal => $variant:ident),+ }, $expected:literal) => {
-        impl FromStr for $kind {
-            type Err = ();
-            fn from_str(text: &str) -> Result<Self, ()> {
-                match text {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(()),
-                }
-            }
-        }
-        named!($kind, $expected);
-    };
-}
-names!(SourceKind { "node" => Node, "embedded" => Embedded }, r#"a source; write "node" or "embedded""#);
-names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
-names!(
-    CoinbaseOnly { "off" => Off, "fallback" => Fallback, "ahead" => Ahead },
-    r#"a choice; write "off", "fallback" or "ahead""#
-);
-names!(Switch { "on" => On, "off" => Off }, r#"a switch; write "on" or "off""#);
-names!(Enforcement { "enforce" => Enforce, "monitor" => Monitor }, r#"a choice; write "enforce" or "monitor""#);
-names!(LogFormat { "text" => Text, "json" => Json }, r#"a choice; write "text" or "json""#);
-names!(Console { "text" => Text, "off" => Off }, r#"a choice; write "text" or "off""#);
 
 /// A Bitcoin node as template source.
 #[derive(Clone, Debug, PartialEq, Eq)]

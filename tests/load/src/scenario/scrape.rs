@@ -50,9 +50,8 @@ pub async fn measure(connections: usize, turn: Duration) -> Result<()> {
             (scrapes, bytes) = (scrapes + count, length);
         }
     }
-    let ratio = |part| {
-        scraped.answers.percentile(part).as_secs_f64() / alone.answers.percentile(part).as_secs_f64()
-    };
+    let ratio =
+        |part| scraped.answers.percentile(part).as_secs_f64() / alone.answers.percentile(part).as_secs_f64();
     let (with, without) = (scraped.cpu.as_secs_f64(), alone.cpu.as_secs_f64());
     println!("{SHARES} shares a second of {connections} connections alone: {}", alone.answers);
     println!(
