@@ -76,7 +76,7 @@ prometheus: ## a Prometheus for the tests
 	@scripts/get-prometheus.sh $(RESERVEGRID_PROMETHEUS_DIR)
 
 docs: nextest ## write the generated pages of docs/ again
-	RESERVEGRID_WRITE_DOCS=1 cargo nextest run --workspace --release --lib -E 'test(/^docs::generated/)'
+	RESERVEGRID_WRITE_DOCS=1 cargo nextest run --workspace --release --lib -E 'test(/generated_/)'
 
 screenshots: policies browser nextest ## pictures of the dashboard, in target/screenshots
 	RESERVEGRID_SCREENSHOTS=$(TARGET)/screenshots cargo nextest run --workspace --release --test view -E 'test(/^dashboard/)'

@@ -15,8 +15,11 @@ use reservegrid::{
     gate::{Action, Gate, Mode, Timings},
     job::{EXTRANONCE_LEN, Job},
     ledger::{
-        self, Ack, Ledger, LedgerConfig, LedgerTasks, Origin, fault::Fault, forward::ForwardConfig,
-        secret::SigningKeys, sign,
+        self, Ack, Ledger, LedgerConfig, LedgerTasks, Origin,
+        fault::Fault,
+        forward::{ForwardConfig, Requests},
+        secret::SigningKeys,
+        sign,
     },
     policy::Verdict,
     share::{self, ChannelJob, Seen, Submission, ValidShare, target},
@@ -219,11 +222,13 @@ async fn shares() -> Vec<ValidShare> {
 fn open(folder: &Path, fault: Fault, backend: Option<&Backend>) -> (Ledger, LedgerTasks) {
     let (events, _) = event::start(None, None).unwrap();
     let forward = ForwardConfig {
-        url: backend.map_or("http://127.0.0.1:1/".into(), |backend| backend.url.clone()),
         keys: Arc::new(SigningKeys::new(&Secret::new(SECRET), "bench").unwrap()),
         batch_size: 512,
-        in_flight: 4,
-        timeout: Duration::from_secs(5),
+        requests: Requests {
+            url: backend.map_or("http://127.0.0.1:1/".into(), |backend| backend.url.clone()),
+            in_flight: 4,
+            timeout: Duration::from_secs(5),
+        },
     };
     let config = LedgerConfig { max_backlog: u64::MAX, fault, ..LedgerConfig::in_folder(folder) };
     ledger::open(config, forward, events).unwrap()

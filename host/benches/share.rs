@@ -17,7 +17,7 @@ use mining_sv2::{SubmitSharesExtendedOwned, SubmitSharesStandardOwned};
 use reservegrid::{
     gate::{Action, Gate, Mode, Timings},
     job::Job,
-    miner::{Channel, Kind, Request, Terms},
+    miner::{Channel, Kind, Places, Request, Terms},
     policy::Verdict,
     share::{Submission, target},
     template::{
@@ -31,7 +31,6 @@ use std::{
     time::{Duration, Instant},
 };
 use template_distribution_sv2::{NewTemplate, NewTemplateOwned, SetNewPrevHash, SetNewPrevHashOwned};
-use tokio::sync::Semaphore;
 
 /// Shares between two looks at the clock.
 const PER_SAMPLE: u32 = 250;
@@ -71,7 +70,7 @@ fn ours(kind: Kind, job: &Arc<Job>, ntime: u32) -> Channel {
     let request =
         Request { kind, user_identity: "alice".into(), nominal_hashrate: 0.0, max_target: target::easiest() };
     let terms = Terms { shares_per_minute: 60_000.0, easiest: target::easiest(), vardiff: false };
-    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let place = Places::default().take(1).unwrap();
     let mut channel = Channel::open(2, [7; 8], request, terms, Some(job), place, Instant::now());
     channel.add_job(1, job, ntime);
     channel

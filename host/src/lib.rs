@@ -18,6 +18,7 @@ pub mod gate;
 pub mod gateway;
 pub mod job;
 pub mod ledger;
+pub mod logs;
 pub mod metrics;
 pub mod miner;
 pub mod noise;

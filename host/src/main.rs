@@ -21,6 +21,7 @@ use reservegrid::{
     demo,
     event::schema::Trigger,
     gateway::{Gateway, StartError},
+    logs::Logs,
     noise::{AuthorityPublicKey, AuthoritySecretKey},
     reason::Reason,
 };
@@ -143,6 +144,8 @@ enum ConfigCommand {
         #[arg(value_name = "FILE")]
         config: PathBuf,
     },
+    /// Let a running gateway read its configuration again: policies, mode, and every key that can change
+    Reload(remote::ReloadCommand),
     /// Print every key that has a default, as a configuration file
     Defaults,
     /// Print every key with its type, default, meaning and variable
@@ -170,10 +173,6 @@ enum KeysCommand {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = start_logging() {
-        eprintln!("reservegrid: {error:#}");
-        return ExitCode::from(EXIT_CONFIG);
-    }
     match dispatch(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -189,23 +188,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Logs go to standard error: the parts and levels of `RESERVEGRID_LOG`, as text or JSON.
-fn start_logging() -> Result<()> {
-    let filter = match std::env::var("RESERVEGRID_LOG") {
-        Ok(levels) => tracing_subscriber::EnvFilter::try_new(&levels).with_context(|| {
-            format!("RESERVEGRID_LOG: {levels:?} names no levels; write e.g. warn,reservegrid::miner=debug")
-        })?,
-        Err(_) => tracing_subscriber::EnvFilter::new("warn"),
-    };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match std::env::var("RESERVEGRID_LOG_FORMAT").as_deref() {
-        Ok("json") => logs.json().init(),
-        Ok("text") | Err(_) => logs.init(),
-        Ok(other) => anyhow::bail!("RESERVEGRID_LOG_FORMAT: {other:?} is no format; write text or json"),
-    }
-    Ok(())
-}
-
 fn configuration(command: ConfigCommand) -> Result<String> {
     let mut text = String::new();
     match command {
@@ -213,6 +195,7 @@ fn configuration(command: ConfigCommand) -> Result<String> {
             Config::load(&config)?;
             text = format!("{}: no faults\n", config.display());
         }
+        ConfigCommand::Reload(command) => text = runtime()?.block_on(remote::run_reload(command))? + "\n",
         ConfigCommand::Defaults => text = config::defaults(),
         ConfigCommand::Keys { json: true } => text = serde_json::to_string_pretty(&config::keys())? + "\n",
         ConfigCommand::Keys { json: false } => {
@@ -220,8 +203,8 @@ fn configuration(command: ConfigCommand) -> Result<String> {
                 let variable = key.variable.as_deref().unwrap_or("no variable: policies are a list");
                 let (name, meaning) = (key.name(), &key.meaning);
                 text += &format!(
-                    "{name}\n    {meaning}\n    {}, default: {}\n    {variable}\n",
-                    key.kind, key.default
+                    "{name}\n    {meaning}\n    {}, default: {}, reload: {}\n    {variable}\n",
+                    key.kind, key.default, key.reload
                 );
             }
         }
@@ -239,6 +222,10 @@ fn configuration(command: ConfigCommand) -> Result<String> {
 }
 
 fn dispatch(command: Command) -> Result<ExitCode> {
+    if !matches!(command, Command::Run { .. }) {
+        // A gateway has its configuration say what is logged.
+        Logs::start(&config::Log::of_environment(&config::environment())?)?;
+    }
     match command {
         Command::Run { config } => to_the_end(run(&config))?,
         Command::Demo { config } => to_the_end(async { demo::run(&config, stop_signal()?).await })?,
@@ -305,8 +292,14 @@ async fn run(config: &Path) -> Result<()> {
     let stop = stop_signal()?;
     // In place before anything starts: from then on SIGHUP ends nothing.
     let mut hangup = signal(SignalKind::hangup())?;
-    let gateway = Gateway::start(Config::load(config)?).await?;
+    let config = Config::load(config)?;
+    let logs = Logs::start(&config.log)?;
+    let gateway = Gateway::start(config).await?;
     let swaps = gateway.swaps();
+    swaps.tell(Box::new(move |_, new| {
+        let (logs, levels) = (logs.clone(), new.log.levels.clone());
+        Ok(Box::new(move || logs.set_levels(&levels)))
+    }));
     let reloads = tokio::spawn(async move {
         while hangup.recv().await.is_some() {
             // What came of it is an event; there is nobody here to tell.

@@ -346,6 +346,8 @@ reasons! {
     config {
         ConfigInvalid = "config_invalid", Operator, Error, None,
             "The configuration has faults; each is listed with its place.";
+        ConfigReloaded = "config_reloaded", Operator, Info, None,
+            "Keys of the configuration file have other values, which are in force now.";
         ConfigRestartNeeded = "config_restart_needed", Operator, Warning, None,
             "The configuration file has other values in keys that take effect at the next start only.";
     }

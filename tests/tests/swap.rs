@@ -254,10 +254,10 @@ async fn sighup_applies_the_policies_and_names_what_waits_for_a_restart() -> Res
 
     let first = pool.running().await?;
     let skip = pool.gateway.events()?.len();
-    with_floor(&pool.config, 2)?.set("gate", "hold_timeout", "3m").set("pool", "key_id", "k2").write()?;
+    with_floor(&pool.config, 2)?.set("source", "refresh", "59m").set("engine", "workers", 1).write()?;
     pool.gateway.process().signal("HUP")?;
     let waits = pool.event_after(skip, "config_restart_needed").await?;
-    ensure!(waits["keys"] == json!(["[gate] hold_timeout", "[pool] key_id"]), "{waits}");
+    ensure!(waits["keys"] == json!(["[source] refresh", "[engine] workers"]), "{waits}");
     let swapped = pool.event_after(skip, "policy_set_swapped").await?;
     ensure!(swapped["trigger"] == "signal" && swapped["from"] == *first, "{swapped}");
 

@@ -5,7 +5,10 @@
 //! (`Origin`), and under which name it reached us (`Host`), which gives away a foreign name that was pointed
 //! at 127.0.0.1 (DNS rebinding). The gateway's own page comes from where the request goes to.
 
-use crate::{config::Secret, reason::Reason};
+use crate::{
+    config::{self, Secret},
+    reason::Reason,
+};
 use axum::http::{HeaderMap, HeaderName, header};
 use sha2::{Digest, Sha256};
 use std::net::IpAddr;
@@ -40,7 +43,11 @@ const fn unauthorized(detail: &'static str) -> Denied {
 }
 
 impl Access {
-    pub(super) fn new(token: Option<&Secret>, read_token: Option<&Secret>) -> Self {
+    pub(super) fn of(config: &config::Api) -> Self {
+        Self::new(config.token.as_ref(), config.read_token.as_ref())
+    }
+
+    fn new(token: Option<&Secret>, read_token: Option<&Secret>) -> Self {
         let hash = |token: &Secret| Sha256::digest(token.expose()).into();
         Self { token: token.map(hash), read_token: read_token.map(hash) }
     }
@@ -64,9 +71,7 @@ impl Access {
                 reason: Reason::ApiForbidden,
                 detail: "this token may only look; a change needs the other one",
             }),
-            (false, false, _) => {
-                Err(unauthorized("the token is none of those that the gateway was started with"))
-            }
+            (false, false, _) => Err(unauthorized("the token is none of those that the gateway has")),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The command line's side of the HTTP surface: `reservegrid policy swap | rollback | status`, `reservegrid mode`.
+//! The command line's side of the HTTP surface: `reservegrid policy swap | rollback | status`, `reservegrid
+//! config reload`, `reservegrid mode`.
 //!
 //! Thin: one request, and its answer as lines for people, or as it came with `--json`. What the gateway
 //! refuses is an error with all its faults.
@@ -40,6 +41,17 @@ pub enum RemoteCommand {
     },
 }
 
+/// Lets a running gateway read its configuration again.
+#[derive(Debug, Args)]
+pub struct ReloadCommand {
+    /// Only say what would be different
+    #[arg(long)]
+    dry_run: bool,
+    /// Which gateway.
+    #[command(flatten)]
+    remote: Remote,
+}
+
 /// Shows or changes the mode of a running gateway.
 #[derive(Debug, Args)]
 pub struct ModeCommand {
@@ -79,6 +91,15 @@ pub async fn run(command: RemoteCommand) -> Result<String> {
     let question =
         if matches!(command, RemoteCommand::Status { .. }) { Question::Look } else { Question::Change(None) };
     printed(remote, &ask(remote, path, question).await?, lines)
+}
+
+/// Asks for a reload, and gives what is to be printed.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_reload(ReloadCommand { dry_run, remote }: ReloadCommand) -> Result<String> {
+    let path = if dry_run { "v1/reload?dry_run=true" } else { "v1/reload" };
+    printed(&remote, &ask(&remote, path, Question::Change(None)).await?, swapped)
 }
 
 /// Asks for the mode, or for another one, and gives what is to be printed.
@@ -182,9 +203,13 @@ fn swapped(answer: &Value) -> String {
     if answer["mode"]["from"] != answer["mode"]["to"] {
         let _ = write!(lines, "\nmode {} -> {}", text(&answer["mode"], "from"), text(&answer["mode"], "to"));
     }
-    for key in list(answer, "restart_needed") {
-        let _ =
-            write!(lines, "\n{}: changed too, takes effect at the next start", key.as_str().unwrap_or("?"));
+    let takes_effect = if answer["dry_run"] == true { "would take effect" } else { "has taken effect" };
+    for (keys, what) in
+        [("reloaded", takes_effect), ("restart_needed", "changed too, takes effect at the next start")]
+    {
+        for key in list(answer, keys) {
+            let _ = write!(lines, "\n{}: {what}", key.as_str().unwrap_or("?"));
+        }
     }
     lines
 }

@@ -9,6 +9,7 @@ use super::{
     answer::{Error, Refusal},
 };
 use crate::{config, metrics::Meters, miner::Bucket, reason::Reason};
+use arc_swap::ArcSwap;
 use axum::{
     Extension,
     extract::{Request, State},
@@ -22,7 +23,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 /// Requests of one address at once, and how many a second later.
 const REQUESTS: (f64, f64) = (200.0, 50.0);
@@ -38,7 +39,9 @@ const LOGGED: (f64, f64) = (20.0, 1.0);
 pub(super) struct Peer(pub(super) IpAddr);
 
 pub(super) struct Guard {
-    access: Access,
+    access: ArcSwap<Access>,
+    /// Counts the changes of tokens.
+    changes: watch::Sender<u64>,
     meters: Arc<Meters>,
     rates: Mutex<Rates>,
 }
@@ -53,7 +56,19 @@ impl Guard {
     pub(super) fn new(config: &config::Api, meters: Arc<Meters>) -> Self {
         let logged = Bucket::new(LOGGED.0, LOGGED.1, Instant::now());
         let rates = Mutex::new(Rates { peers: HashMap::new(), logged, not_logged: 0 });
-        Self { access: Access::new(config.token.as_ref(), config.read_token.as_ref()), meters, rates }
+        let access = ArcSwap::from_pointee(Access::of(config));
+        Self { access, changes: watch::Sender::new(0), meters, rates }
+    }
+
+    /// Other tokens from now on. Whoever follows events with one that is none any more has to come again.
+    pub(super) fn set_tokens(&self, config: &config::Api) {
+        self.access.store(Arc::new(Access::of(config)));
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Is told of changes of the tokens.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
     fn allows(&self, peer: IpAddr, request: &Request, may: May, now: Instant) -> Result<(), Error> {
@@ -64,7 +79,7 @@ impl Guard {
         self.with_rates(peer, now, |(requests, _)| requests.take(now))
             .then_some(())
             .ok_or_else(|| too_many("requests"))?;
-        let Err(denied) = self.access.check(request.headers(), may) else { return Ok(()) };
+        let Err(denied) = self.access.load().check(request.headers(), may) else { return Ok(()) };
         let counts = denied.reason == Reason::ApiUnauthorized;
         if counts && !self.with_rates(peer, now, |(_, wrong)| wrong.take(now)) {
             return Err(too_many("requests that may not ask"));
@@ -87,11 +102,15 @@ impl Guard {
 
     /// Counts what went out, and says what was refused.
     fn note(&self, peer: IpAddr, path: &str, response: &Response) {
-        let Some(Refusal { reason, detail }) = response.extensions().get::<Refusal>() else {
-            self.meters.http_answered.inc();
-            return;
-        };
-        self.meters.http_refused.add(*reason);
+        match response.extensions().get::<Refusal>() {
+            Some(Refusal { reason, detail }) => self.refused(peer, path, *reason, detail),
+            None => _ = self.meters.http_answered.inc(),
+        }
+    }
+
+    /// Counts a refusal, and says it unless there are many.
+    pub(super) fn refused(&self, peer: IpAddr, path: &str, reason: Reason, detail: &str) {
+        self.meters.http_refused.add(reason);
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         if rates.logged.take(Instant::now()) {
             let silent = std::mem::take(&mut rates.not_logged);

@@ -68,6 +68,7 @@ fn of<T: JsonSchema>() -> Answer {
 }
 
 const LIMIT: (&str, &str) = ("limit", "records on a page, 1 to 500; 50 without it");
+const DRY_RUN: [(&str, &str); 1] = [("dry_run", "true: only say what would be different")];
 const BEFORE: [(&str, &str); 2] = [("before", "the `next` of the page before"), LIMIT];
 
 fn routes() -> Vec<Route> {
@@ -135,10 +136,19 @@ fn routes() -> Vec<Route> {
             get(look::policies),
         ),
         Route {
-            query: &[("dry_run", "true: only say what would be different")],
+            query: &DRY_RUN,
+            ..Route::change(
+                "/v1/reload",
+                "Read the configuration file again: policies, mode, and every key that can change",
+                of::<SwapReport>(),
+                post(change::swap),
+            )
+        },
+        Route {
+            query: &DRY_RUN,
             ..Route::change(
                 "/v1/policies/swap",
-                "Read the configuration file again and swap to its policies",
+                "The same, by its older name",
                 of::<SwapReport>(),
                 post(change::swap),
             )

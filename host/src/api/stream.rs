@@ -1,7 +1,7 @@
 //! Events as they happen, as server-sent events: filtered, resumed by id, and cut off when a reader is slow.
 //!
 //! An id is the run and the event's number in it (`19ab…-42`). A reader that comes back with its last id
-//! goes on after it; what is not in memory any more is said as `gap`. A reader that falls so far behind that
+//! goes on after it, also when it was ended because the tokens changed; what is not in memory any more is said as `gap`. A reader that falls so far behind that
 //! events for it are gone is told `cut` and closed: it may come back and learns from the gap how far it was.
 
 use super::{Follows, Surface, answer::Error};
@@ -75,7 +75,8 @@ pub(super) async fn events(
     follows.store(true, Ordering::Relaxed);
     let mut reader = Reader::new(ring, filter, position);
     reader.gap = gap;
-    let state = Following { reader, down: surface.down.clone(), surface, peer: peer.0, _place: place };
+    let (down, tokens) = (surface.down.clone(), surface.guard.changes());
+    let state = Following { reader, down, tokens, surface, peer: peer.0, _place: place };
     let stream = stream::unfold(Some(state), Following::next);
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(ALIVE_EVERY)).into_response())
 }
@@ -173,6 +174,8 @@ struct Following {
     reader: Reader,
     surface: Arc<Surface>,
     down: watch::Receiver<bool>,
+    /// Told when tokens change.
+    tokens: watch::Receiver<u64>,
     peer: IpAddr,
     _place: OwnedSemaphorePermit,
 }
@@ -187,6 +190,7 @@ impl Following {
             _ = this.down.wait_for(|down| *down) => {
                 return Some((Ok(last("end", Reason::ShutdownDrain)), None));
             }
+            Ok(()) = this.tokens.changed() => return Some((Ok(last("end", Reason::ApiUnauthorized)), None)),
             told = this.reader.next() => told,
         };
         Some(match told {

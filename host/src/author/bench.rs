@@ -5,7 +5,7 @@
 //! whatever else it is doing.
 
 use super::{
-    InputFault,
+    InputFault, Steps,
     engine::{Engine, judge, memory},
     read_settings,
 };
@@ -57,7 +57,7 @@ pub struct Measured {
     pub load_us: f64,
 }
 
-/// Measures a module.
+/// Measures a module; `steps` is told between the evaluations.
 ///
 /// # Errors
 /// Where module or settings cannot be used.
@@ -66,6 +66,7 @@ pub fn bench(
     settings: Option<&Path>,
     transactions: u32,
     runs: u32,
+    steps: Steps<'_>,
 ) -> Result<Measured, InputFault> {
     let unusable = |error: &dyn fmt::Display| InputFault(error.to_string());
     let settings = read_settings(settings)?;
@@ -80,7 +81,8 @@ pub fn bench(
     let (mut deterministic, mut times) = (true, Vec::with_capacity(runs as usize));
     let fuel =
         |judgement: &crate::policy::Judgement| judgement.policies.first().and_then(|policy| policy.fuel);
-    for _ in 0..runs {
+    for run in 0..runs {
+        steps(run.into(), runs.into());
         let started = Instant::now();
         let judgement = judge(&set, &template, &context);
         times.push(started.elapsed());

@@ -31,6 +31,19 @@ use std::{fs, path::Path};
 #[error("{0}")]
 pub struct InputFault(pub String);
 
+/// Told how much of something long is done, and of how much.
+pub type Steps<'a> = &'a dyn Fn(u64, u64);
+
+/// What is as it should be, in colour; whoever prints it takes colours away where they are not wanted.
+fn good(word: &str) -> String {
+    format!("\x1b[32m{word}\x1b[0m")
+}
+
+/// What is not.
+fn bad(word: &str) -> String {
+    format!("\x1b[31m{word}\x1b[0m")
+}
+
 /// Reads a text file.
 fn read_text(path: &Path) -> Result<String, InputFault> {
     fs::read_to_string(path)

@@ -5,8 +5,9 @@
 //! made it (a missed deadline) cannot be compared and is listed.
 
 use super::{
-    InputFault,
+    InputFault, Steps, bad,
     engine::{Engine, judge, list},
+    good,
 };
 use crate::{
     config::{Config, Environment},
@@ -44,15 +45,23 @@ pub struct Outcome {
 /// # Errors
 /// [`InputFault`] where the targets or the configuration cannot be used, and, when everything else has
 /// been computed and told, where some recordings or their modules could not. A difference is no error.
-pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -> Result<Outcome> {
+pub fn replay(
+    targets: &[PathBuf],
+    config: Option<&Path>,
+    out: &mut dyn Write,
+    steps: Steps<'_>,
+) -> Result<Outcome> {
     let given = config.map(configured).transpose()?;
     let mut recorded_sets = RecordedSets::default();
     let (mut outcome, mut faults) = (Outcome::default(), Vec::new());
-    for file in recordings(targets)? {
+    let files = recordings(targets)?;
+    let all = files.len() as u64;
+    for (done, file) in (0..).zip(files) {
+        steps(done, all);
         let mut recordings = match Recordings::open(&file) {
             Ok(recordings) => recordings,
             Err(error) => {
-                writeln!(out, "unusable   {}", file.display())?;
+                writeln!(out, "{}   {}", bad("unusable"), file.display())?;
                 faults.push(error.to_string());
                 outcome.unusable += 1;
                 continue;
@@ -66,11 +75,11 @@ pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -
             });
             match computed {
                 Ok(Again::Same) => {
-                    writeln!(out, "same       {shown}")?;
+                    writeln!(out, "{}       {shown}", good("same"))?;
                     outcome.same += 1;
                 }
                 Ok(Again::Different(differences)) => {
-                    writeln!(out, "DIFFERENT  {shown}")?;
+                    writeln!(out, "{}  {shown}", bad("DIFFERENT"))?;
                     for line in differences {
                         writeln!(out, "           {line}")?;
                     }
@@ -84,7 +93,7 @@ pub fn replay(targets: &[PathBuf], config: Option<&Path>, out: &mut dyn Write) -
                     outcome.skipped += 1;
                 }
                 Err(fault) => {
-                    writeln!(out, "unusable   {shown}")?;
+                    writeln!(out, "{}   {shown}", bad("unusable"))?;
                     faults.push(fault);
                     outcome.unusable += 1;
                 }

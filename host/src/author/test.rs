@@ -4,10 +4,11 @@
 //! other where they differ; codes of the policy that no case reached are named at the end.
 
 use super::{
-    InputFault,
+    InputFault, bad,
     build::build,
     case::{Case, Expect},
     engine::{Engine, judge, list},
+    good,
 };
 use crate::policy::{PolicySet, Verdict};
 use anyhow::Result;
@@ -129,7 +130,7 @@ fn judge_cases(engine: &Engine, module: &Path, cases: &[Case], out: &mut dyn Wri
                 differences(&case.expect, &verdict)
             }
         };
-        let word = if differences.is_empty() { "ok  " } else { "FAIL" };
+        let word = if differences.is_empty() { good("ok  ") } else { bad("FAIL") };
         writeln!(out, "  {word}  {:width$}  {}", case_name(case), case.meaning)?;
         for line in &differences {
             writeln!(out, "        {line}")?;

@@ -8,6 +8,7 @@ use std::{
 pub(crate) mod ledger;
 pub(crate) mod policy;
 pub(crate) mod record;
+mod steps;
 
 /// Writes lines to standard output. Whoever reads them and has seen enough (`| head`) is no fault.
 pub(crate) fn say(lines: impl Display) -> io::Result<()> {

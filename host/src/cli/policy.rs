@@ -1,6 +1,6 @@
 //! `reservegrid policy ...`: the arguments, and what becomes of the results.
 
-use super::say;
+use super::{say, steps};
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum, value_parser};
 use reservegrid::{
@@ -8,7 +8,12 @@ use reservegrid::{
     author::{bench, build, inspect, new, replay, run, test},
 };
 use serde::Serialize;
-use std::{fmt::Display, io, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 /// Exit code for a verdict that speaks of the machine and not of the template (EX_UNAVAILABLE).
 const EXIT_UNAVAILABLE: u8 = 69;
@@ -141,11 +146,12 @@ impl PolicyCommand {
                 inspected.fault.is_none()
             }
             Self::Test { targets, module, strict } => {
-                let outcome = test::test(&targets, module.as_deref(), &mut io::stdout().lock())?;
+                let outcome = test::test(&targets, module.as_deref(), &mut anstream::stdout().lock())?;
                 outcome.failed == 0 && !(strict && outcome.unreached > 0)
             }
             Self::Bench { module, settings, transactions, runs, format } => {
-                print(&bench::bench(&module, settings.as_deref(), transactions, runs)?, format)?;
+                let watch = steps::shown();
+                print(&bench::bench(&module, settings.as_deref(), transactions, runs, &watch)?, format)?;
                 true
             }
             Self::Run { module, template, settings } => {
@@ -161,7 +167,10 @@ impl PolicyCommand {
                 true
             }
             Self::Replay { recordings, config } => {
-                replay::replay(&recordings, config.as_deref(), &mut io::stdout().lock())?.different == 0
+                // In a terminal its lines are the progress; a bar is for those that go somewhere else.
+                let watch = steps::shown_if(!io::stdout().is_terminal());
+                let mut out = anstream::stdout().lock();
+                replay::replay(&recordings, config.as_deref(), &mut out, &watch)?.different == 0
             }
         };
         Ok(if as_expected { ExitCode::SUCCESS } else { ExitCode::FAILURE })

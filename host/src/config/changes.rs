@@ -1,17 +1,36 @@
-//! What differs between the configuration that runs and one that was read again.
+//! What differs between configurations, and when it takes effect.
 //!
-//! The list of policies takes effect while the gateway runs, and so does the mode among those that serve
-//! miners. Everything else is named, key by key, so that an operator who changed it knows that it waits for
-//! the next start.
+//! Each key says in its line of `sections` whether a reload takes it over. What does is compared with what is
+//! in force, what waits with what the gateway was started with: a key that is set back waits no more.
 
-use super::{Config, Secret, Source};
+use super::{Config, Reload, Secret, Source, sections::SECTIONS};
+
+/// What a reload does, policies aside; the keys as `[gate] hold_timeout`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// These take effect.
+    pub taken: Vec<String>,
+    /// These wait for the next start.
+    pub waiting: Vec<String>,
+}
 
 impl Config {
-    /// The keys, policies aside, that have another value in `new` and wait for a start: `[gate] hold_timeout`.
-    pub fn restart_keys(&self, new: &Self) -> Vec<String> {
+    /// What `new` changes in a gateway that was started with this configuration and has `running` in force.
+    pub fn changes(&self, running: &Self, new: &Self) -> Changes {
+        let named = |keys: Vec<Key>, waits: bool| -> Vec<String> {
+            keys.into_iter()
+                .filter(|key| (key.reload == Reload::NextStart) == waits)
+                .map(|key| key.name)
+                .collect()
+        };
+        Changes { taken: named(running.differences(new), false), waiting: named(self.differences(new), true) }
+    }
+
+    /// Every key but those of policies that has another value in `new`.
+    fn differences(&self, new: &Self) -> Vec<Key> {
         let mut keys = Keys::default();
         if self.mode.serves_miners() != new.mode.serves_miners() {
-            keys.0.push("mode".into());
+            keys.0.push(Key { name: "mode".into(), reload: Reload::NextStart });
         }
         match (&self.source, &new.source) {
             (Source::Embedded(old), Source::Embedded(new)) => keys.add("source", &old.differences(new)),
@@ -39,10 +58,8 @@ impl Config {
         keys.add("api", &self.api.differences(&new.api));
         if let (Some(old), Some(new)) = (&self.serving, &new.serving) {
             keys.add("miners", &old.miners.differences(&new.miners));
-            // Secrets in files are looked at again by those who use them.
-            let mut pool = old.pool.differences(&new.pool);
-            pool.retain(|key| *key != "secret" || !same_file(Some(&old.pool.secret), Some(&new.pool.secret)));
-            keys.add("pool", &pool);
+            keys.add("pool", &old.pool.differences(&new.pool));
+            // A file of chain keys is looked at again by the ledger.
             let mut ledger = old.ledger.differences(&new.ledger);
             ledger
                 .retain(|key| *key != "key" || !same_file(old.ledger.key.as_ref(), new.ledger.key.as_ref()));
@@ -50,6 +67,7 @@ impl Config {
         }
         keys.add("record", &self.record.differences(&new.record));
         keys.add("events", &self.events.differences(&new.events));
+        keys.add("log", &self.log.differences(&new.log));
         keys.add("drain", &self.drain.differences(&new.drain));
         keys.0
     }
@@ -59,12 +77,19 @@ fn same_file(old: Option<&Secret>, new: Option<&Secret>) -> bool {
     old.zip(new).is_some_and(|(old, new)| old.file().is_some() && old.file() == new.file())
 }
 
+struct Key {
+    name: String,
+    reload: Reload,
+}
+
 #[derive(Default)]
-struct Keys(Vec<String>);
+struct Keys(Vec<Key>);
 
 impl Keys {
     fn add(&mut self, section: &str, keys: &[&str]) {
-        self.0.extend(keys.iter().map(|key| format!("[{section}] {key}")));
+        self.0.extend(
+            keys.iter().map(|key| Key { name: format!("[{section}] {key}"), reload: reload(section, key) }),
+        );
     }
 
     fn add_where(&mut self, section: &str, keys: &[(&str, bool)]) {
@@ -73,3 +98,14 @@ impl Keys {
         }
     }
 }
+
+/// What stands in the key's line; several keys together wait.
+fn reload(section: &str, key: &str) -> Reload {
+    let lists = SECTIONS.iter().filter(|(name, _)| *name == section).flat_map(|(_, lists)| lists.iter());
+    let mut keys = lists.flat_map(|list| list.iter());
+    keys.find(|info| info.name == key).map_or(Reload::NextStart, |info| info.reload)
+}
+
+#[cfg(test)]
+#[path = "changes_tests.rs"]
+pub(super) mod tests;

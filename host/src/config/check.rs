@@ -72,6 +72,11 @@ pub(super) fn bearer_token(token: &Option<Secret>) -> Result<(), String> {
     }
 }
 
+pub(super) fn log_levels(levels: &String) -> Result<(), String> {
+    let named = tracing_subscriber::EnvFilter::try_new(levels);
+    named.map(|_| ()).map_err(|_| "names no levels; write e.g. warn,reservegrid::miner=debug".into())
+}
+
 pub(super) fn authority_key(secret: &Secret) -> Result<(), String> {
     let key = bitcoin::base58::decode_check(secret.expose()).is_ok_and(|bytes| bytes.len() == 32);
     if key { Ok(()) } else { Err("is not an authority key; `reservegrid keys generate` makes one".into()) }

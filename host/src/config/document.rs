@@ -154,6 +154,9 @@ impl Document {
             let Some(rest) = name.strip_prefix(PREFIX) else { continue };
             let rest = rest.to_lowercase();
             let (section, key) = match rest.split_once("__") {
+                // These two every command has.
+                None if rest == "log" => ("log", "levels"),
+                None if rest == "log_format" => ("log", "format"),
                 Some((section, key)) if sections::is_section(section) => (section, key),
                 Some(("policy", _)) => {
                     self.fault(Place::Variable(name.clone()), "policies are given in the file only".into());

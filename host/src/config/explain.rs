@@ -21,6 +21,9 @@ pub struct Key {
     pub kind: &'static str,
     /// Whether it has to be there, or what it is when it is not.
     pub default: String,
+    /// When another value takes effect: at once with a reload, for new ones (connections and channels that begin
+    /// after it), or with the next start.
+    pub reload: &'static str,
     /// What it means.
     pub meaning: String,
     /// The variable that goes before it; none for policies, which are a list.
@@ -54,7 +57,8 @@ impl Key {
         let named = (section != "policy").then(|| variable(section, info.name));
         let meaning = info.doc.split_whitespace().collect::<Vec<_>>().join(" ");
         let kind = if secret { "secret" } else { kind(info.kind) };
-        Self { section, key: info.name, kind, default, meaning, variable: named }
+        let reload = info.reload.words();
+        Self { section, key: info.name, kind, default, reload, meaning, variable: named }
     }
 
     /// As it is written in messages: `[gate] hold_timeout`.
@@ -98,8 +102,10 @@ pub fn page() -> String {
          never in the file: they come from their variable, or from a file of their own. Relative paths begin at \
          the folder of the configuration file. `reservegrid config check FILE` lists every fault with its line, \
          `reservegrid config show FILE` says what is in force and where it came from.\n\nWhile the gateway runs, \
-         SIGHUP, `POST /v1/policies/swap` and a changed file take over the `[[policy]]` list and the mode (observe \
-         and inline); every other key waits for the next start and is named in `config_restart_needed`.\n",
+         SIGHUP, `POST /v1/reload` (`reservegrid config reload`) and a changed file take over what changed, all of it or, \
+         when there is a fault, nothing. The column \"reload\" says for each key what that does: `at once`; `for new ones`, \
+         which are connections and channels that begin afterwards; or `next start`. The event `config_reloaded` \
+         names the keys that took effect, `config_restart_needed` those that wait.\n",
     );
     let mut section = "-";
     for key in keys() {
@@ -110,10 +116,13 @@ pub fn page() -> String {
                 "policy" => "`[[policy]]`, once for each policy".to_owned(),
                 section => format!("`[{section}]`"),
             };
-            let _ = write!(page, "\n## {title}\n\n| key | type | default | meaning |\n|---|---|---|---|\n");
+            let _ = write!(
+                page,
+                "\n## {title}\n\n| key | type | default | reload | meaning |\n|---|---|---|---|---|\n"
+            );
         }
-        let Key { key: name, kind, default, meaning, .. } = &key;
-        let _ = writeln!(page, "| `{name}` | {kind} | {default} | {meaning} |");
+        let Key { key: name, kind, default, reload, meaning, .. } = &key;
+        let _ = writeln!(page, "| `{name}` | {kind} | {default} | {reload} | {meaning} |");
     }
     page
 }
@@ -212,3 +221,7 @@ fn written(entry: &Entry) -> String {
         _ => entry.text.chars().take(200).collect(),
     }
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

@@ -5,19 +5,23 @@
 //! `RESERVEGRID_<SECTION>__<KEY>` (and `RESERVEGRID_MODE`) goes before the key of the file. Relative
 //! paths of the file begin at the file's folder. Secrets are never in the file.
 //!
-//! - `sections`: the keys, each declared once with type, default and meaning; `check`: their bounds
+//! - `sections`: the keys, each declared once with type, default and meaning; `choices`: values that are words;
+//!   `check`: bounds
 //! - `rules`: what must or may not stand together
 //! - `reader`, `document`: TOML and environment as typed values, with their places
-//! - `changes`: what differs between two configurations
+//! - `changes`: what differs between configurations, and when it takes effect
 //! - `explain`: every key in words, and what is in force
 //! - `value`: how a text becomes a value; `fault`: what is said when it does not
 
 mod changes;
 mod check;
+mod choices;
 mod coinbase;
 mod document;
 mod explain;
 mod fault;
+#[cfg(test)]
+mod mistakes;
 mod reader;
 mod rules;
 mod secret;
@@ -27,19 +31,21 @@ mod sections;
 mod tests;
 mod value;
 
+pub use changes::Changes;
+pub use choices::{CoinbaseOnly, Console, HeldShares, LogFormat, Switch};
 pub use explain::{InForce, Key, defaults, in_force, keys, page};
 pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
-pub use section::{KeyInfo, Presence};
-use sections::SourceKind;
+pub use section::{KeyInfo, Presence, Reload};
 pub use sections::{
-    Api, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger,
-    Miners, NodeSource, PolicyEntry, Pool, Record, ReplaySource, Rotation, SECTIONS, Swap, Switch,
+    Api, Coinbase, Drain, EmbeddedSource, Engine, Events, Gate, Ledger, Log, Miners, NodeSource, PolicyEntry,
+    Pool, Record, ReplaySource, Rotation, SECTIONS, Swap,
 };
 pub use value::ByteSize;
 
 use crate::gate::mode::Mode;
 use bitcoin::{Network, ScriptBuf};
+use choices::SourceKind;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
@@ -77,6 +83,8 @@ pub struct Config {
     pub record: Record,
     /// Where events are written.
     pub events: Events,
+    /// What is logged.
+    pub log: Log,
     /// The end of the process.
     pub drain: Drain,
     origin: Origin,
@@ -164,6 +172,24 @@ pub enum NodeAuth {
 pub fn environment() -> Environment {
     let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
     std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+impl Log {
+    /// What the variables say of the log, for commands without a configuration file.
+    ///
+    /// # Errors
+    /// Every fault of these variables.
+    pub fn of_environment(environment: &Environment) -> Result<Self, ConfigFaults> {
+        let of_log =
+            |name: &str| name.strip_prefix(document::PREFIX).is_some_and(|rest| rest.starts_with("LOG"));
+        let variables = environment.iter().filter(|(name, _)| of_log(name));
+        let variables = variables.map(|(name, value)| (name.clone(), value.clone())).collect();
+        let file = Path::new("");
+        let mut reader = reader::Reader::new("", file, &variables);
+        let log = Self::read(&mut reader, "log");
+        let faults = reader.finish();
+        log.filter(|_| faults.is_empty()).ok_or_else(|| ConfigFaults::new(file, faults))
+    }
 }
 
 impl Config {

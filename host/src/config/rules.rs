@@ -2,13 +2,14 @@
 //! stand together. Reads the whole tree; a fault never stops the reading of the rest.
 
 use super::{
-    Config, Mode, NodeAuth, Origin, Serving, Source, coinbase,
+    Config, Mode, NodeAuth, Origin, Serving, Source,
+    choices::{CoinbaseOnly, SourceKind},
+    coinbase,
     document::{TOP, variable},
     reader::Reader,
     sections::{
-        Api, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Miners, NodeKeys,
-        NodeSource, PolicyEntry, PolicyKeys, Pool, Record, ReplaySource, SourceKey, SourceKind, Swap, Top,
-        key_names,
+        Api, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Log, Miners, NodeKeys,
+        NodeSource, PolicyEntry, PolicyKeys, Pool, Record, ReplaySource, SourceKey, Swap, Top, key_names,
     },
 };
 use crate::policy::Enforcement;
@@ -43,7 +44,8 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let ledger = Ledger::read(reader, "ledger");
     reader.lenient = false;
     let record = Record::read(reader, "record");
-    let (events, drain) = (Events::read(reader, "events"), Drain::read(reader, "drain"));
+    let (events, log) = (Events::read(reader, "events"), Log::read(reader, "log"));
+    let drain = Drain::read(reader, "drain");
     let serving = if serves { Some(Serving { miners: miners?, pool: pool?, ledger: ledger? }) } else { None };
     Some(Config {
         file: file.to_owned(),
@@ -58,6 +60,7 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
         serving,
         record: record?,
         events: events?,
+        log: log?,
         drain: drain?,
         origin: Origin::default(),
     })

@@ -6,13 +6,14 @@
 //!     /// What the gate waits for.
 //!     pub Gate {
 //!         /// How long a verdict may take.
-//!         verdict_timeout: Duration = default("50ms"), within("1ms", "10s");
+//!         verdict_timeout: Duration = default("50ms"), within("1ms", "10s") => at_once;
 //!     }
 //! }
 //! ```
 //!
 //! The word after `=` is a method of the reader (`required`, `default`, `optional`, `secret`,
-//! `optional_secret`); what follows the comma is a check of the value.
+//! `optional_secret`); what follows the comma is a check of the value. `=> at_once` and `=> for_new` mark
+//! keys that a reload takes over; all others wait for the next start.
 
 /// What is known about one key, for the documentation and for suggestions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +24,40 @@ pub struct KeyInfo {
     pub kind: &'static str,
     /// Whether it has to be there.
     pub presence: Presence,
+    /// When another value takes effect.
+    pub reload: Reload,
     /// What it means.
     pub doc: &'static str,
+}
+
+/// When another value of a key takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reload {
+    /// With the reload.
+    AtOnce,
+    /// With the reload, for connections and channels that begin after it.
+    ForNew,
+    /// When the gateway is started again.
+    NextStart,
+}
+
+/// The words of the macro, and those for people.
+impl Reload {
+    pub(super) const fn at_once() -> Self {
+        Self::AtOnce
+    }
+    pub(super) const fn for_new() -> Self {
+        Self::ForNew
+    }
+
+    /// As the documentation says it.
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at once",
+            Self::ForNew => "for new ones",
+            Self::NextStart => "next start",
+        }
+    }
 }
 
 /// Whether a key has to be there.
@@ -66,7 +99,7 @@ macro_rules! section {
     ($(
         $( #[doc = $about:literal] )+
         $vis:vis $name:ident {
-            $( $( #[doc = $doc:literal] )+ $key:ident: $kind:ty = $rule:ident($( $arg:literal )?) $( , $check:expr )?; )+
+            $( $( #[doc = $doc:literal] )+ $key:ident: $kind:ty = $rule:ident($( $arg:literal )?) $( , $check:expr )? $( => $reload:ident )?; )+
         }
     )+) => { $(
         $( #[doc = $about] )+
@@ -79,6 +112,11 @@ macro_rules! section {
                 name: stringify!($key),
                 kind: stringify!($kind),
                 presence: Presence::$rule($( $arg )?),
+                reload: {
+                    let when = Reload::NextStart;
+                    $( let _ = when; let when = Reload::$reload(); )?
+                    when
+                },
                 doc: concat!($( $doc ),+),
             }, )+ ];
 

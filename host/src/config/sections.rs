@@ -3,26 +3,27 @@
 use super::{
     Mode, NodeAuth,
     check::{
-        authority_key, bearer_token, between, chain_keys, header_text, plain_name, printable_tag,
+        authority_key, bearer_token, between, chain_keys, header_text, log_levels, plain_name, printable_tag,
         signing_key, within,
     },
+    choices::{CoinbaseOnly, Console, HeldShares, LogFormat, SourceKind, Switch},
     coinbase::Payouts,
     document::{TOP, variable},
     reader::Reader,
     secret::Secret,
-    section::{KeyInfo, Presence, section},
-    value::{ByteSize, Value, named},
+    section::{KeyInfo, Presence, Reload, section},
+    value::ByteSize,
 };
 use crate::{miner::Elsewhere, policy::Enforcement, record::source::Pace, template::Payout};
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use reqwest::Url;
-use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 section! {
     /// The keys above all sections.
     pub(super) Top {
-        /// What a verdict may do: "shadow", "observe" or "inline".
-        mode: Mode = required();
+        /// What a verdict may do: "shadow", "observe" or "inline". A reload changes among the last two.
+        mode: Mode = required() => at_once;
     }
 
     /// Which of the two sources.
@@ -47,7 +48,7 @@ section! {
         /// How long the node may take for one answer.
         request_timeout: Duration = default("10s"), within("100ms", "10m");
         /// How long the source may give nothing new before miners are told.
-        stale_after: Duration = default("3m"), within("1s", "24h");
+        stale_after: Duration = default("3m"), within("1s", "24h") => at_once;
     }
 
     /// The chain inside the process.
@@ -61,7 +62,7 @@ section! {
         /// Every so many templates one pays low fees, for a policy to refuse; 0 for never.
         low_fee_every: u32 = default("0");
         /// How long the source may give nothing new before miners are told.
-        stale_after: Duration = default("3m"), within("1s", "24h");
+        stale_after: Duration = default("3m"), within("1s", "24h") => at_once;
     }
 
     /// Recorded templates.
@@ -73,7 +74,7 @@ section! {
         /// "recorded": each as long after the first as then; "fast": as they are judged.
         pace: Pace = default("recorded");
         /// How long the source may give nothing new before miners are told.
-        stale_after: Duration = default("3m"), within("1s", "24h");
+        stale_after: Duration = default("3m"), within("1s", "24h") => at_once;
     }
 
     /// What the coinbase of a block pays and says.
@@ -90,16 +91,16 @@ section! {
     /// The timing of the gate.
     pub Gate {
         /// How long the verdict on a new chain tip may take before miners are held.
-        verdict_timeout: Duration = default("50ms"), within("1ms", "10s");
+        verdict_timeout: Duration = default("50ms"), within("1ms", "10s") => at_once;
         /// How long miners are held on their last job before they are disconnected.
-        hold_timeout: Duration = default("5s"), within("100ms", "10m");
+        hold_timeout: Duration = default("5s"), within("100ms", "10m") => at_once;
         /// What shares on a held job are worth: "accept" (marked as held) or "refuse".
-        held_shares: HeldShares = default("accept");
+        held_shares: HeldShares = default("accept") => at_once;
         /// Templates without transactions, judged like others: "off"; "fallback", for a new tip on which nothing
         /// else is admitted; "ahead", that and one for the next tip, sent to miners before it comes.
-        coinbase_only: CoinbaseOnly = default("off");
+        coinbase_only: CoinbaseOnly = default("off") => at_once;
         /// How long miners wait for other work on a new tip before the fallback, unless all of it was refused.
-        coinbase_only_after: Duration = default("1s"), within("0s", "10m");
+        coinbase_only_after: Duration = default("1s"), within("0s", "10m") => at_once;
     }
 
     /// The engine that runs policies.
@@ -119,25 +120,25 @@ section! {
     /// The keys of one policy.
     pub(super) PolicyKeys {
         /// The name of the entry: lower case letters, digits and dashes.
-        name: String = required(), plain_name;
+        name: String = required(), plain_name => at_once;
         /// The WebAssembly component.
-        module: PathBuf = required();
+        module: PathBuf = required() => at_once;
         /// The SHA-256 that the module must have.
-        sha256: Option<[u8; 32]> = optional();
+        sha256: Option<[u8; 32]> = optional() => at_once;
         /// Settings for the policy; what they mean is the policy's business.
-        settings: Option<serde_json::Value> = optional();
+        settings: Option<serde_json::Value> = optional() => at_once;
         /// What its rejection does: "enforce", it decides; "monitor", it is written down.
-        enforcement: Enforcement = default("enforce");
+        enforcement: Enforcement = default("enforce") => at_once;
         /// Instructions (wasmtime fuel) that one evaluation may use.
-        fuel: u64 = default("10000000"), between(10_000, 100_000_000_000);
+        fuel: u64 = default("10000000"), between(10_000, 100_000_000_000) => at_once;
     }
 
     /// How the policies are exchanged while miners work.
     pub Swap {
         /// Templates that a proposed policy set judges, beside the running one, before it takes its place.
-        replay: u32 = default("16"), between(0, 64);
+        replay: u32 = default("16"), between(0, 64) => at_once;
         /// How often the configuration file and the modules are looked at for changes; "0s" for never.
-        watch: Duration = default("2s"), within("0s", "1h");
+        watch: Duration = default("2s"), within("0s", "1h") => at_once;
     }
 
     /// The HTTP surface for operators.
@@ -145,9 +146,9 @@ section! {
         /// The address and port to listen on; without it there is none. Any but a loopback address needs a token.
         listen: Option<SocketAddr> = optional();
         /// What requests must carry (`Authorization: Bearer …`): at least 16 printable ASCII characters.
-        token: Option<Secret> = optional_secret(), bearer_token;
+        token: Option<Secret> = optional_secret(), bearer_token => at_once;
         /// A second token that may look and change nothing, for Prometheus and dashboards.
-        read_token: Option<Secret> = optional_secret(), bearer_token;
+        read_token: Option<Secret> = optional_secret(), bearer_token => at_once;
     }
 
     /// The listener for miners and its limits.
@@ -157,69 +158,69 @@ section! {
         /// The secret key that signs the gateway's certificate.
         authority_secret: Secret = secret("`reservegrid keys generate` makes one"), authority_key;
         /// How long a certificate is valid; it is renewed well before its end.
-        certificate_validity: Duration = default("1h"), within("1m", "720h");
+        certificate_validity: Duration = default("1h"), within("1m", "720h") => at_once;
         /// Connections served at once.
-        max_connections: u32 = default("10000"), between(1, 1_000_000);
+        max_connections: u32 = default("10000"), between(1, 1_000_000) => at_once;
         /// Connections served at once from one address (of IPv6: one /64).
-        max_connections_per_address: u32 = default("2000"), between(1, 1_000_000);
+        max_connections_per_address: u32 = default("2000"), between(1, 1_000_000) => at_once;
         /// Noise handshakes under way at once.
-        max_handshakes: u32 = default("1000"), between(1, 1_000_000);
+        max_handshakes: u32 = default("1000"), between(1, 1_000_000) => at_once;
         /// Noise handshakes under way at once from one address.
-        max_handshakes_per_address: u32 = default("100"), between(1, 1_000_000);
+        max_handshakes_per_address: u32 = default("100"), between(1, 1_000_000) => at_once;
         /// How long the Noise handshake may take.
-        handshake_timeout: Duration = default("5s"), within("100ms", "5m");
+        handshake_timeout: Duration = default("5s"), within("100ms", "5m") => at_once;
         /// How long after the handshake a channel must be open.
-        setup_timeout: Duration = default("10s"), within("100ms", "5m");
+        setup_timeout: Duration = default("10s"), within("100ms", "5m") => at_once;
         /// How long a miner may be silent.
-        idle_timeout: Duration = default("10m"), within("1s", "24h");
+        idle_timeout: Duration = default("10m"), within("1s", "24h") => at_once;
         /// Channels on one connection.
-        max_channels_per_connection: u32 = default("64"), between(1, 100_000);
+        max_channels_per_connection: u32 = default("64"), between(1, 100_000) => at_once;
         /// Channels on all connections.
-        max_channels: u32 = default("200000"), between(1, 10_000_000);
+        max_channels: u32 = default("200000"), between(1, 10_000_000) => at_once;
         /// Shares a second that one connection may send.
-        max_shares_per_second: u32 = default("1000"), between(1, 1_000_000);
+        max_shares_per_second: u32 = default("1000"), between(1, 1_000_000) => for_new;
         /// What one connection may be refused a second (shares, opens, updates) before it is read more slowly;
         /// each accepted share allows one more.
-        max_refusals_per_second: u32 = default("10"), between(1, 1_000_000);
+        max_refusals_per_second: u32 = default("10"), between(1, 1_000_000) => for_new;
         /// Shares of one connection that may wait for the pool's answer.
-        max_unanswered_shares: u32 = default("1000000"), between(1, 1_000_000_000);
+        max_unanswered_shares: u32 = default("1000000"), between(1, 1_000_000_000) => for_new;
         /// Shares that each channel's difficulty aims at.
-        shares_per_minute: f64 = default("6"), between(0.1, 600.0);
+        shares_per_minute: f64 = default("6"), between(0.1, 600.0) => for_new;
         /// Whether difficulties follow the shares that are accepted: "on", or "off" to keep the first one.
-        vardiff: Switch = default("on");
+        vardiff: Switch = default("on") => for_new;
         /// The lowest difficulty of a channel, unless the network's is lower; 0 for no bound.
-        min_difficulty: f64 = default("0.0001"), between(0.0, 1e15);
+        min_difficulty: f64 = default("0.0001"), between(0.0, 1e15) => for_new;
         /// Shares that one SubmitShares.Success answers at most on a standard channel; some firmware counts
         /// messages.
-        standard_success_batch: u32 = default("1"), between(1, 10_000);
+        standard_success_batch: u32 = default("1"), between(1, 10_000) => at_once;
         /// Shares that one SubmitShares.Success answers at most on an extended channel.
-        extended_success_batch: u32 = default("64"), between(1, 10_000);
+        extended_success_batch: u32 = default("64"), between(1, 10_000) => at_once;
         /// Where miners are sent when the gateway ends (SV2 Reconnect), "HOST:PORT" with the same authority key;
         /// without it their channels are closed, which more clients understand.
-        reconnect: Option<Elsewhere> = optional();
+        reconnect: Option<Elsewhere> = optional() => at_once;
         /// A file of those who may mine, one account a line; it is read again when it changes.
-        users_file: Option<PathBuf> = optional();
+        users_file: Option<PathBuf> = optional() => at_once;
         /// Where the pool is asked who may mine; without this and a file everybody may.
-        users_url: Option<Url> = optional();
+        users_url: Option<Url> = optional() => at_once;
         /// How long the pool may take to say who may mine.
-        users_timeout: Duration = default("2s"), within("10ms", "1m");
+        users_timeout: Duration = default("2s"), within("10ms", "1m") => at_once;
     }
 
     /// The pool backend that receives shares.
     pub Pool {
         /// Where shares are posted to.
-        url: Url = required();
+        url: Url = required() => at_once;
         /// The name of the signing key, sent along so that keys can be changed.
-        key_id: String = required(), header_text;
+        key_id: String = required(), header_text => at_once;
         /// The key that signs what is posted (HMAC-SHA256): at least 16 bytes. A file is read again when it
         /// changes; a second line in it is the new `key_id`.
-        secret: Secret = secret("at least 16 bytes, the same as at the pool"), signing_key;
+        secret: Secret = secret("at least 16 bytes, the same as at the pool"), signing_key => at_once;
         /// Shares in one request at most.
-        batch_size: u32 = default("512"), between(1, 10_000);
+        batch_size: u32 = default("512"), between(1, 10_000) => at_once;
         /// Requests on their way at once.
-        in_flight: u32 = default("4"), between(1, 64);
+        in_flight: u32 = default("4"), between(1, 64) => at_once;
         /// How long the backend may take for one answer.
-        timeout: Duration = default("5s"), within("100ms", "5m");
+        timeout: Duration = default("5s"), within("100ms", "5m") => at_once;
     }
 
     /// The durable record of shares.
@@ -230,11 +231,11 @@ section! {
         /// (`chain.key`). A file has a key a line, the newest first, and is read again when it changes.
         key: Option<Secret> = optional_secret(), chain_keys;
         /// A file of the ledger is full beyond this size.
-        segment_size: ByteSize = default("256MiB"), between(ByteSize(64 << 10), ByteSize(64 << 30));
+        segment_size: ByteSize = default("256MiB"), between(ByteSize(64 << 10), ByteSize(64 << 30)) => at_once;
         /// How long records are kept after their file is full and every share in it has its result.
-        keep: Duration = default("2160h"), within("0s", "87600h");
+        keep: Duration = default("2160h"), within("0s", "87600h") => at_once;
         /// Shares that may be without the pool's answer; acknowledgements slow down from three quarters on.
-        max_backlog: u64 = default("50000000"), between(1, 10_000_000_000);
+        max_backlog: u64 = default("50000000"), between(1, 10_000_000_000) => at_once;
     }
 
     /// Recordings of judged templates, for `reservegrid policy replay` and the source "replay".
@@ -242,9 +243,9 @@ section! {
         /// Their folder; it is made when it does not exist. Without it nothing is recorded.
         dir: Option<PathBuf> = optional();
         /// How long they are kept; there is a file a day.
-        keep: Duration = default("168h"), within("1m", "87600h");
+        keep: Duration = default("168h"), within("1m", "87600h") => at_once;
         /// What they may take together; the oldest file goes first. A full block takes about a megabyte.
-        max_size: ByteSize = default("8GiB"), between(ByteSize(1 << 20), ByteSize(1 << 50));
+        max_size: ByteSize = default("8GiB"), between(ByteSize(1 << 20), ByteSize(1 << 50)) => at_once;
     }
 
     /// Where events are written.
@@ -252,19 +253,27 @@ section! {
         /// A file that gets one JSON object a line; without it there is none.
         file: Option<PathBuf> = optional();
         /// The size at which a new file begins; the earlier one keeps its name with the time behind it.
-        rotate_size: ByteSize = default("128MiB"), between(ByteSize(1 << 10), ByteSize(1 << 40));
+        rotate_size: ByteSize = default("128MiB"), between(ByteSize(1 << 10), ByteSize(1 << 40)) => at_once;
         /// The age at which a new file begins; "0s" for never.
-        rotate_age: Duration = default("24h"), within("0s", "8760h");
+        rotate_age: Duration = default("24h"), within("0s", "8760h") => at_once;
         /// Earlier files that are kept; the oldest beyond are removed.
-        keep: u32 = default("14"), between(0, 10_000);
+        keep: u32 = default("14"), between(0, 10_000) => at_once;
         /// What is shown in the terminal: "text" or "off".
         console: Console = default("text");
+    }
+
+    /// What is logged to standard error, beside the events.
+    pub Log {
+        /// The levels, by part: "warn", or "warn,reservegrid::miner=debug". `RESERVEGRID_LOG` goes before it.
+        levels: String = default("warn"), log_levels => at_once;
+        /// "text" or "json", an object a line. `RESERVEGRID_LOG_FORMAT` goes before it.
+        format: LogFormat = default("text");
     }
 
     /// The end of the process.
     pub Drain {
         /// How long miners and shares on their way get before the process ends.
-        timeout: Duration = default("5s"), within("0s", "10m");
+        timeout: Duration = default("5s"), within("0s", "10m") => at_once;
     }
 }
 
@@ -290,98 +299,6 @@ impl Rotation {
     /// The file only grows.
     pub const NEVER: Self = Self { size: ByteSize(u64::MAX), age: Duration::ZERO, keep: u32::MAX };
 }
-
-/// Which of the two sources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SourceKind {
-    /// A Bitcoin node.
-    Node,
-    /// The chain inside the process.
-    Embedded,
-    /// Recorded templates.
-    Replay,
-}
-
-impl SourceKind {
-    /// Every kind.
-    pub(super) const ALL: [Self; 3] = [Self::Node, Self::Embedded, Self::Replay];
-
-    /// The keys that belong to it, `kind` aside.
-    pub(super) fn keys(self) -> &'static [KeyInfo] {
-        match self {
-            Self::Node => NodeKeys::KEYS,
-            Self::Embedded => EmbeddedSource::KEYS,
-            Self::Replay => ReplaySource::KEYS,
-        }
-    }
-}
-
-/// What shares on a held job are worth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeldShares {
-    /// They are accepted and marked as held.
-    Accept,
-    /// They are refused.
-    Refuse,
-}
-
-/// When the policies are asked about a template without transactions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CoinbaseOnly {
-    /// Never.
-    Off,
-    /// When nothing else on a new tip is admitted.
-    Fallback,
-    /// Then, and before each new tip.
-    Ahead,
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-/// What is shown in the terminal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Console {
-    /// One readable line for each event.
-    Text,
-    /// Nothing.
-    Off,
-}
-
-/// Reads an enum from its names.
-macro_rules! names {
-    ($kind:ident { $($name:literal => $variant:ident),+ }, $expected:literal) => {
-        impl FromStr for $kind {
-            type Err = ();
-            fn from_str(text: &str) -> Result<Self, ()> {
-                match text {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(()),
-                }
-            }
-        }
-        named!($kind, $expected);
-    };
-}
-names!(
-    SourceKind { "node" => Node, "embedded" => Embedded, "replay" => Replay },
-    r#"a source; write "node", "embedded" or "replay""#
-);
-names!(Pace { "recorded" => Recorded, "fast" => Fast }, r#"a choice; write "recorded" or "fast""#);
-names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
-names!(
-    CoinbaseOnly { "off" => Off, "fallback" => Fallback, "ahead" => Ahead },
-    r#"a choice; write "off", "fallback" or "ahead""#
-);
-names!(Switch { "on" => On, "off" => Off }, r#"a switch; write "on" or "off""#);
-names!(Enforcement { "enforce" => Enforce, "monitor" => Monitor }, r#"a choice; write "enforce" or "monitor""#);
-names!(Console { "text" => Text, "off" => Off }, r#"a choice; write "text" or "off""#);
 
 /// A Bitcoin node as template source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -441,6 +358,7 @@ pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
     ("ledger", &[Ledger::KEYS]),
     ("record", &[Record::KEYS]),
     ("events", &[Events::KEYS]),
+    ("log", &[Log::KEYS]),
     ("drain", &[Drain::KEYS]),
 ];
 

@@ -5,7 +5,8 @@ use super::{
     schema::{Enforced, Event, PolicyMonitored, PolicyVerdict},
 };
 use crate::reason::{Reason, Severity};
-use std::io::{self, IsTerminal, Write};
+use anstream::{AutoStream, ColorChoice};
+use std::io::{self, Write};
 
 const DIM: &str = "2";
 const RED: &str = "31";
@@ -20,9 +21,9 @@ pub struct Console {
 }
 
 impl Console {
-    /// Standard output, coloured when it is a terminal.
+    /// Standard output, coloured when it is a terminal and `NO_COLOR` is not set.
     pub fn stdout() -> Self {
-        Self { colour: io::stdout().is_terminal(), failed: false }
+        Self { colour: AutoStream::choice(&io::stdout()) != ColorChoice::Never, failed: false }
     }
 
     /// Prints one event. A closed standard output ends the console, not the gateway.
@@ -130,6 +131,11 @@ impl Line {
                 }
                 line("policy", colour(e.reason), text)
             }
+            Event::ConfigReloaded { reason, trigger, keys } => line(
+                "config",
+                colour(*reason),
+                format!("{reason} by {}: {}", trigger.name(), keys.join(", ")),
+            ),
             Event::ConfigRestartNeeded { reason, keys } => {
                 line("config", colour(*reason), format!("{reason}: {}", keys.join(", ")))
             }

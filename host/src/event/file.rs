@@ -47,6 +47,11 @@ impl EventFile {
         })
     }
 
+    /// When it is changed for a new one.
+    pub(super) fn rotation(&self) -> Rotation {
+        self.rotation
+    }
+
     /// Appends a line.
     pub(super) fn write(&mut self, json: &str) -> io::Result<()> {
         self.writer.write_all(json.as_bytes())?;
@@ -56,7 +61,8 @@ impl EventFile {
     }
 
     /// Hands what was written to the system, and begins a new file if it is time.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+    pub(super) fn flush(&mut self, rotation: Rotation) -> io::Result<()> {
+        self.rotation = rotation;
         self.writer.flush()?;
         if !self.regular {
             return Ok(());
@@ -134,12 +140,12 @@ mod tests {
         let path = folder.path().join("events.ndjson");
         let mut file = EventFile::open(&path, rotation(10, 2)).unwrap();
         file.write("{\"a\":1}").unwrap();
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         assert_eq!(names(folder.path()), ["events.ndjson"], "8 bytes are less than 10");
         file.write("{\"a\":2}").unwrap();
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         file.write("{\"a\":3}").unwrap();
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         let names = names(folder.path());
         assert_eq!(names.len(), 2, "{names:?}");
         assert_eq!(fs::read_to_string(folder.path().join(&names[1])).unwrap(), "{\"a\":1}\n{\"a\":2}\n");
@@ -153,7 +159,7 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         let mut file = EventFile::open(&link, rotation(1, 2)).unwrap();
         file.write("{}").unwrap();
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         assert_eq!(names(folder.path()), ["events.ndjson"]);
     }
 
@@ -167,7 +173,7 @@ mod tests {
         }
         let mut file = EventFile::open(&path, rotation(1, 2)).unwrap();
         file.write("{}").unwrap();
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         let names = names(folder.path());
         assert_eq!(names.len(), 5, "{names:?}");
         assert!(!names.contains(&"events.ndjson.1".into()) && !names.contains(&"events.ndjson.3".into()));
@@ -181,13 +187,13 @@ mod tests {
         let age = Rotation { size: ByteSize(1 << 30), age: Duration::from_secs(60), keep: 3 };
         let mut file = EventFile::open(&path, age).unwrap();
         file.since = SystemTime::now() - Duration::from_secs(61);
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         assert_eq!(names(folder.path()).len(), 1);
         file.write("{}").unwrap();
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         assert_eq!(names(folder.path()).len(), 2);
         file.write("{}").unwrap();
-        file.flush().unwrap();
+        file.flush(file.rotation()).unwrap();
         assert_eq!(names(folder.path()).len(), 2, "the new one is young");
     }
 }

@@ -35,6 +35,7 @@ use std::{
     thread::JoinHandle,
     time::{SystemTime, UNIX_EPOCH},
 };
+use tokio::sync::watch;
 
 /// Events that may wait for the sinks.
 const QUEUE: usize = 16_384;
@@ -75,6 +76,7 @@ pub struct Events {
     dropped: Arc<AtomicU64>,
     /// There is a file, a console or a listener.
     heard: bool,
+    rotation: watch::Sender<Rotation>,
 }
 
 impl Events {
@@ -83,6 +85,11 @@ impl Events {
         if self.heard {
             self.emit(event());
         }
+    }
+
+    /// Another rotation of the file, from the next event on.
+    pub fn set_rotation(&self, rotation: Rotation) {
+        self.rotation.send_replace(rotation);
     }
 
     /// Queues an event; never waits.
@@ -179,9 +186,11 @@ impl Sinks {
         let (queue, records) = mpsc::sync_channel(QUEUE);
         let dropped = Arc::new(AtomicU64::new(0));
         let heard = self.file.is_some() || self.console.is_some() || !self.listeners.is_empty();
-        let mut writer = Writer { sinks: self, dropped: dropped.clone(), seq: 0 };
+        let rotation = watch::Sender::new(self.file.as_ref().map_or(Rotation::NEVER, EventFile::rotation));
+        let mut writer =
+            Writer { sinks: self, dropped: dropped.clone(), rotation: rotation.subscribe(), seq: 0 };
         let thread = std::thread::Builder::new().name("events".into()).spawn(move || writer.run(&records))?;
-        Ok((Events { queue, dropped, heard }, EventWriter(thread)))
+        Ok((Events { queue, dropped, heard, rotation }, EventWriter(thread)))
     }
 }
 
@@ -203,6 +212,8 @@ const BETWEEN_FLUSHES: usize = 1_024;
 struct Writer {
     sinks: Sinks,
     dropped: Arc<AtomicU64>,
+    /// The one that is wanted by now.
+    rotation: watch::Receiver<Rotation>,
     seq: u64,
 }
 
@@ -245,7 +256,8 @@ impl Writer {
     }
 
     fn flush(&mut self) {
-        let flushed = self.sinks.file.as_mut().map_or(Ok(()), EventFile::flush);
+        let rotation = *self.rotation.borrow();
+        let flushed = self.sinks.file.as_mut().map_or(Ok(()), |file| file.flush(rotation));
         self.check(flushed);
         self.sinks.listeners.iter_mut().for_each(|listener| listener.pause());
     }

@@ -150,7 +150,7 @@ fn of_gateway(text: fn(&str) -> String) -> Vec<Event> {
             reason: Reason::PolicySwapRefused,
             trigger: Trigger::File,
             running: text(SET),
-            detail: text("the policies of the file have 1 faults; nothing was changed"),
+            detail: text("the configuration has 1 faults; nothing was changed"),
             faults: vec![SwapFault {
                 place: text("inline.toml:41"),
                 policy: Some(text("fee-floor")),
@@ -158,9 +158,14 @@ fn of_gateway(text: fn(&str) -> String) -> Vec<Event> {
                 detail: text("min_avg_fee.low: -1 is less than 0"),
             }],
         }),
+        Event::ConfigReloaded {
+            reason: Reason::ConfigReloaded,
+            trigger: Trigger::Signal,
+            keys: vec![text("[gate] hold_timeout")],
+        },
         Event::ConfigRestartNeeded {
             reason: Reason::ConfigRestartNeeded,
-            keys: vec![text("[gate] hold_timeout")],
+            keys: vec![text("[miners] listen")],
         },
     ]
 }

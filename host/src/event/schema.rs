@@ -44,6 +44,11 @@ pub enum Event {
     },
     PolicySetRolledBack(PolicySetRolledBack),
     PolicySwapRefused(PolicySwapRefused),
+    ConfigReloaded {
+        reason: Reason,
+        trigger: Trigger,
+        keys: Vec<String>,
+    },
     ConfigRestartNeeded {
         reason: Reason,
         keys: Vec<String>,

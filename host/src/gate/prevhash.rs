@@ -101,6 +101,11 @@ impl Gate {
         }
     }
 
+    /// Other timings from now on. A verdict that is awaited keeps the deadline it began with.
+    pub fn set_timings(&mut self, timings: Timings) {
+        self.timings = timings;
+    }
+
     /// The current phase.
     pub fn phase(&self) -> Phase {
         self.phase

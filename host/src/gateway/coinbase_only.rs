@@ -18,6 +18,7 @@ use bitcoin::BlockHash;
 use std::time::Instant;
 
 /// What the operator wants of them.
+#[derive(Clone)]
 pub(super) struct CoinbaseOnlyPlan {
     /// Makes them.
     pub(super) maker: CoinbaseOnly,

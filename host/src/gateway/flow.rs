@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     event::{self, Event, Events, schema},
-    gate::Gate,
+    gate::{Gate, Timings},
     miner::Work,
     policy::{Inputs, Judge, Judged},
     reason::Reason,
@@ -31,6 +31,15 @@ use tokio::{
 /// Templates that are judged at the same time; more wait at the source.
 const MAX_JUDGING: usize = 4;
 
+/// What may change while it runs.
+#[derive(Clone)]
+pub(super) struct FlowSettings {
+    /// The gate's.
+    pub(super) timings: Timings,
+    /// How templates without transactions are made, where the operator wants them.
+    pub(super) coinbase_only: Option<CoinbaseOnlyPlan>,
+}
+
 pub(super) struct Flow {
     pub(super) gate: Gate,
     /// Where operators change its mode and look at it.
@@ -52,6 +61,8 @@ pub(super) struct Flow {
     pub(super) newest: Option<(Arc<Template>, Context)>,
     /// The newest tip that the source told without a template.
     pub(super) source_tip: Option<SourceTip>,
+    /// What a reload may change of it.
+    pub(super) settings: watch::Receiver<FlowSettings>,
     /// Evaluations under way.
     pub(super) judging: JoinSet<Judged>,
 }
@@ -79,6 +90,7 @@ impl Flow {
                     self.carry_out(actions);
                 }
                 Some(change) = self.seat.changes.recv() => self.change_mode(change),
+                Ok(()) = self.settings.changed() => self.resettle(),
                 () = swaps.next() => {} // the next turn of the loop sees the new set
                 news = news.recv(), if self.judging.len() < MAX_JUDGING => match news {
                     None => return,
@@ -122,6 +134,14 @@ impl Flow {
         }
         self.show();
         let _ = done.send(from);
+    }
+
+    /// The configuration has other timings, or other ways with templates without transactions.
+    fn resettle(&mut self) {
+        let FlowSettings { timings, coinbase_only } = self.settings.borrow_and_update().clone();
+        self.gate.set_timings(timings);
+        let wanted = self.coinbase_only.take().and_then(|plan| plan.wanted);
+        self.coinbase_only = coinbase_only.map(|plan| CoinbaseOnlyPlan { wanted, ..plan });
     }
 
     fn show(&self) {

@@ -9,6 +9,7 @@
 //! - `source`: asks the template source for news, with backoff and a staleness watch
 //! - `flow`: news to verdicts to work; `asked`: what the policies were asked about; `verdicts`: what they said;
 //!   `actions`: what the gate wants done; `coinbase_only`: templates without transactions
+//! - `settings`: what the rooms are told of the configuration; `reload`: how they are told again
 //! - `blocks`: solved blocks back to the source
 //!
 //! Beside it: the HTTP surface (`api`) and the changes of the policy set (`swap`).
@@ -18,28 +19,29 @@ mod asked;
 mod blocks;
 mod coinbase_only;
 mod flow;
+mod reload;
+mod settings;
 mod source;
 mod verdicts;
 
 use crate::{
     api::Api,
-    config::{CoinbaseOnly, Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
+    config::{Config, Console, NodeAuth, Serving, Source},
     event::{self, Event, EventWriter, Events, Sinks, schema},
-    gate::{Gate, Timings},
+    gate::Gate,
     ledger::{
         self, LedgerConfig, LedgerTasks, chain::Keys, fault::Fault, forward::ForwardConfig, log::LogConfig,
         secret::SigningKeys,
     },
     metrics::HeardMetrics,
-    miner::{DoorLimits, Limits, PoolQuestions, Server, ServerParts, Terms, UserCheck, Work},
+    miner::{Server, ServerParts, Tunables, Work},
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
     reason::Reason,
-    record::{Keep, Recorder, source::Replay},
-    share::target,
+    record::{Recorder, source::Replay},
     swap::{self, Swaps},
     template::{
-        self, CoinbaseSpec, TemplateSource,
+        TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
     },
@@ -122,7 +124,6 @@ pub struct Gateway {
     serving: Option<ServingTasks>,
     events: Events,
     writer: EventWriter,
-    drain: Duration,
     /// Where miners connect; `None` in shadow mode.
     pub listen: Option<SocketAddr>,
     /// The key miners must be given; `None` in shadow mode.
@@ -147,7 +148,7 @@ impl Gateway {
         let source = make_source(&config)?;
         let recorder = match &config.record.dir {
             Some(dir) => {
-                let keep = Keep { bytes: config.record.max_size.0, age: config.record.keep };
+                let keep = settings::keep(&config.record);
                 Some(Recorder::start(dir, keep, events.clone())?)
             }
             None => None,
@@ -161,6 +162,14 @@ impl Gateway {
         let (handle, seat) = swap::gate_handle(config.mode);
         view.with_gate(handle.clone(), down.clone());
         let swaps = Arc::new(Swaps::new(policies.clone(), config.clone(), handle, events.clone()));
+        reload::events(&swaps, events.clone());
+        reload::policies(&swaps, policies.clone());
+        if let Some(recorder) = &recorder {
+            reload::record(&swaps, recorder.keep());
+        }
+        if let Some(listening) = &listening {
+            listening.reload(&swaps);
+        }
         let (api, mut operations) = (bind_api(&config, &swaps, &view, &down).await?, Vec::new());
         let listen = listening.as_ref().map(|l| l.address);
         let authority_key = listening.as_ref().map(|l| l.authority.clone());
@@ -175,28 +184,17 @@ impl Gateway {
             api: api.as_ref().map(|api| api.address().to_string()),
         }));
         if let Some(api) = api {
+            reload::tokens(&swaps, &config, api.tokens());
             operations.push(tokio::spawn(api.run(down.clone())));
             operations.push(tokio::spawn(view.follow(down.clone())));
         }
-        if !config.swap.watch.is_zero() {
-            operations.push(tokio::spawn(swaps.clone().watch_files(config.swap.watch, down.clone())));
-        }
+        operations.push(tokio::spawn(swaps.clone().watch_files(down.clone())));
         let ask = listening.as_ref().map_or_else(Arc::default, |l| l.ask.clone());
         let connections = listening.as_ref().map_or_else(Arc::default, |l| l.connections.clone());
+        let (stale_after, flow_settings) = reload::flow_and_source(&swaps, &config);
         let (news, news_seen) = mpsc::channel(1);
-        let watcher = source::Watcher {
-            source,
-            stale_after: config.source.stale_after(),
-            news,
-            ask: ask.clone(),
-            events: events.clone(),
-        };
-        let coinbase_only = coinbase_only_plan(&config);
-        let timings = Timings {
-            verdict_timeout: config.gate.verdict_timeout,
-            hold_timeout: config.gate.hold_timeout,
-            coinbase_only_after: coinbase_only.is_some().then_some(config.gate.coinbase_only_after),
-        };
+        let watcher = source::Watcher { source, stale_after, news, ask: ask.clone(), events: events.clone() };
+        let flow::FlowSettings { timings, coinbase_only } = settings::flow(&config);
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
             seat,
@@ -213,6 +211,7 @@ impl Gateway {
             coinbase_only,
             newest: None,
             source_tip: None,
+            settings: flow_settings,
             judging: Default::default(),
         };
         Ok(Self {
@@ -224,7 +223,6 @@ impl Gateway {
             shutdown,
             events,
             writer,
-            drain: config.drain.timeout,
             listen,
             authority_key,
         })
@@ -254,7 +252,7 @@ impl Gateway {
     /// Ends everything in order: no new work, miners told, open shares recorded and acknowledged,
     /// shares forwarded as far as the drain timeout allows, events written.
     pub async fn drain(self) {
-        let limit = tokio::time::Instant::now() + self.drain;
+        let limit = tokio::time::Instant::now() + self.swaps.in_force().drain.timeout;
         let _ = self.shutdown.send(true);
         end(self.source, limit).await;
         end(self.flow, limit).await;
@@ -334,23 +332,8 @@ async fn bind_api(
     Ok(Some(Api::bind(listen, &config.api, swaps.clone(), view.clone(), down.clone()).await?))
 }
 
-fn coinbase_spec(config: &Config) -> CoinbaseSpec {
-    CoinbaseSpec { payout: config.coinbase.payout.clone(), tag: config.coinbase.tag.clone() }
-}
-
-fn coinbase_only_plan(config: &Config) -> Option<coinbase_only::CoinbaseOnlyPlan> {
-    let ahead = match config.gate.coinbase_only {
-        CoinbaseOnly::Off => return None,
-        CoinbaseOnly::Fallback => false,
-        CoinbaseOnly::Ahead => true,
-    };
-    let network = config.source.network();
-    let maker = template::coinbase_only::CoinbaseOnly { network, coinbase: coinbase_spec(config) };
-    Some(coinbase_only::CoinbaseOnlyPlan { maker, ahead, wanted: None })
-}
-
 fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
-    let coinbase = coinbase_spec(config);
+    let coinbase = settings::coinbase_spec(config);
     Ok(match &config.source {
         Source::Embedded(embedded) => Arc::new(
             EmbeddedChain::new(EmbeddedConfig {
@@ -391,7 +374,16 @@ struct Listening {
     authority: String,
     connections: Arc<AtomicU64>,
     ask: Arc<Notify>,
+    tunables: Arc<Tunables>,
+    signing: Arc<SigningKeys>,
     tasks: ServingTasks,
+}
+
+impl Listening {
+    fn reload(&self, swaps: &Swaps) {
+        reload::miners(swaps, self.tunables.clone(), self.signing.clone());
+        reload::ledger(swaps, self.tasks.ledger.dials.clone(), self.signing.clone());
+    }
 }
 
 async fn serve(
@@ -408,11 +400,9 @@ async fn serve(
     let usable = |error: String| StartError::Io(io::Error::new(io::ErrorKind::InvalidInput, error));
     let signing = Arc::new(SigningKeys::new(&pool.secret, &pool.key_id).map_err(usable)?);
     let forward = ForwardConfig {
-        url: pool.url.to_string(),
         keys: signing.clone(),
         batch_size: pool.batch_size as usize,
-        in_flight: pool.in_flight as usize,
-        timeout: pool.timeout,
+        requests: settings::requests(pool),
     };
     let folder = ledger.dir.clone();
     let log = LogConfig { folder: folder.clone(), segment_size: ledger.segment_size.0, keep: ledger.keep };
@@ -427,44 +417,10 @@ async fn serve(
     let recorder = ledger.clone();
     view.with_ledger(ledger.backlog());
     let (blocks, solved) = mpsc::channel(MAX_BLOCKS_WAITING);
-    let limits = Limits {
-        door: DoorLimits {
-            connections: miners.max_connections as usize,
-            connections_per_source: miners.max_connections_per_address as usize,
-            handshakes: miners.max_handshakes as usize,
-            handshakes_per_source: miners.max_handshakes_per_address as usize,
-        },
-        max_channels: miners.max_channels as usize,
-        max_channels_per_connection: miners.max_channels_per_connection as usize,
-        max_shares_per_second: miners.max_shares_per_second,
-        max_refusals_per_second: miners.max_refusals_per_second,
-        max_unanswered_shares: miners.max_unanswered_shares as usize,
-        handshake_timeout: miners.handshake_timeout,
-        setup_timeout: miners.setup_timeout,
-        idle_timeout: miners.idle_timeout,
-        terms: Terms {
-            shares_per_minute: miners.shares_per_minute,
-            easiest: target::from_difficulty(miners.min_difficulty),
-            vardiff: miners.vardiff == Switch::On,
-        },
-        standard_success_batch: miners.standard_success_batch,
-        extended_success_batch: miners.extended_success_batch,
-        accept_held_shares: config.gate.held_shares == HeldShares::Accept,
-    };
     let parts = ServerParts {
-        limits,
-        reconnect: miners.reconnect.clone(),
+        limits: settings::limits(config, miners),
         authority,
-        certificate_validity: miners.certificate_validity,
-        users: match (&miners.users_file, &miners.users_url) {
-            (Some(file), _) => UserCheck::File(file.clone()),
-            (None, Some(url)) => UserCheck::Pool(PoolQuestions {
-                url: url.clone(),
-                timeout: miners.users_timeout,
-                keys: signing,
-            }),
-            (None, None) => UserCheck::Open,
-        },
+        users: settings::users(miners, &signing),
         work,
         ledger,
         blocks,
@@ -485,6 +441,8 @@ async fn serve(
         address: server.local_addr()?,
         authority: server.authority().to_string(),
         connections: server.connections(),
+        tunables: server.tunables(),
+        signing,
         tasks: ServingTasks {
             server: tokio::spawn(server.run(down.clone())),
             blocks: tokio::spawn(blocks::submit(solved, delivery)),

@@ -34,7 +34,8 @@ pub(super) enum News {
 
 pub(super) struct Watcher {
     pub(super) source: Arc<dyn TemplateSource>,
-    pub(super) stale_after: Duration,
+    /// How long the source may give nothing new.
+    pub(super) stale_after: watch::Receiver<Duration>,
     pub(super) news: mpsc::Sender<News>,
     /// Rung when the gate wants another template, or a block was just accepted.
     pub(super) ask: Arc<Notify>,
@@ -50,14 +51,17 @@ impl Watcher {
         }
     }
 
+    fn stale_after(&self) -> Duration {
+        *self.stale_after.borrow()
+    }
+
     async fn watch(&self) {
-        let patience = PATIENCE.min(self.stale_after / 3);
         let mut after: Option<TemplateDigest> = None;
         let mut backoff = BACKOFF_FIRST;
         let mut up = false;
-        let mut stale_at = Some(Instant::now() + self.stale_after);
+        let mut stale_at = Some(Instant::now() + self.stale_after());
         loop {
-            let next = self.source.next_template(after, patience);
+            let next = self.source.next_template(after, PATIENCE.min(self.stale_after() / 3));
             tokio::pin!(next);
             let mut refetch_at: Option<Instant> = None;
             let outcome = loop {
@@ -87,7 +91,7 @@ impl Watcher {
                         self.events.emit(Event::SourceUp { source: self.source.name() });
                     }
                     backoff = BACKOFF_FIRST;
-                    stale_at = Some(Instant::now() + self.stale_after);
+                    stale_at = Some(Instant::now() + self.stale_after());
                     after = Some(sourced.template.digest);
                     if self.news.send(News::Template(Box::new(sourced))).await.is_err() {
                         return;

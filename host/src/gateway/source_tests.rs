@@ -48,7 +48,7 @@ async fn first_news(reason: Reason, tip: Option<BlockHash>) -> News {
     let (_running, down) = watch::channel(false);
     let watcher = Watcher {
         source: Arc::new(Failing { first: Mutex::new(Some(reason)), tip }),
-        stale_after: Duration::from_millis(1_500),
+        stale_after: watch::channel(Duration::from_millis(1_500)).1,
         news,
         ask: Arc::default(),
         events,

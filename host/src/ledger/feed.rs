@@ -13,7 +13,10 @@ use super::{
 };
 use std::{
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 use tokio::sync::mpsc;
 
@@ -134,7 +137,7 @@ pub struct Feed {
     known: Settled,
     first_of_run: u64,
     segment: Segment,
-    batch_size: usize,
+    batch_size: Arc<AtomicUsize>,
 }
 
 impl Feed {
@@ -147,7 +150,7 @@ impl Feed {
         progress: Arc<Progress>,
         settled: Arc<Mutex<Settled>>,
         first_of_run: u64,
-        batch_size: usize,
+        batch_size: Arc<AtomicUsize>,
     ) -> Checked<Self> {
         let known = settled.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let keys = progress.state().keys.clone();
@@ -175,7 +178,8 @@ impl Feed {
     fn read(&mut self, end: Position, keys: &Keys) -> Checked<Batch> {
         let mut batch = Batch::new();
         let mut json = Vec::new();
-        while batch.shares.len() < self.batch_size && self.segment.position() != end {
+        let most = self.batch_size.load(Ordering::Relaxed);
+        while batch.shares.len() < most && self.segment.position() != end {
             let position = self.segment.position();
             let is_last = position.segment == end.segment;
             let limit = if is_last { end.offset } else { self.segment.length()? };

@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::sleep_until,
 };
@@ -36,20 +36,28 @@ const MAX_UNWRITTEN: usize = 32;
 
 /// The backend and how to talk to it.
 pub struct ForwardConfig {
-    /// Where batches are POSTed.
-    pub url: String,
-    /// What signs them.
+    /// What signs the batches.
     pub keys: Arc<SigningKeys>,
     /// Shares in one request.
     pub batch_size: usize,
-    /// Requests on their way at once.
+    /// The requests.
+    pub requests: Requests,
+}
+
+/// The requests that batches are sent in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requests {
+    /// Where they are POSTed.
+    pub url: String,
+    /// How many are on their way at once.
     pub in_flight: usize,
     /// For a request and its answer.
     pub timeout: Duration,
 }
 
 struct Backend {
-    config: ForwardConfig,
+    keys: Arc<SigningKeys>,
+    requests: watch::Receiver<Requests>,
     client: reqwest::Client,
     events: Events,
 }
@@ -64,17 +72,17 @@ pub(super) struct Forwarder {
 impl Forwarder {
     pub(super) fn new(
         config: ForwardConfig,
+        requests: watch::Receiver<Requests>,
         ledger: mpsc::UnboundedSender<Command>,
         events: Events,
     ) -> io::Result<Self> {
         let client = reqwest::Client::builder()
-            .timeout(config.timeout)
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(io::Error::other)?;
-        let schedule = Schedule::new(config.in_flight);
-        let backend = Arc::new(Backend { config, client, events });
+        let schedule = Schedule::new(config.requests.in_flight);
+        let backend = Arc::new(Backend { keys: config.keys, requests, client, events });
         Ok(Self { backend, ledger, room: Arc::new(Semaphore::new(MAX_UNWRITTEN)), schedule })
     }
 
@@ -90,6 +98,7 @@ impl Forwarder {
             );
         }
         let mut requests = JoinSet::new();
+        let mut changes = self.backend.requests.clone();
         let mut closed = false;
         loop {
             let (fresh, until) = match self.schedule.next(Instant::now()) {
@@ -123,6 +132,10 @@ impl Forwarder {
                     Some(batch) => self.schedule.fresh(Instant::now(), batch),
                     None => closed = true,
                 },
+                Ok(()) = changes.changed() => {
+                    let in_flight = changes.borrow_and_update().in_flight;
+                    self.schedule.changed(Instant::now(), in_flight);
+                }
                 () = wake => {}
             }
         }
@@ -145,18 +158,20 @@ impl Backend {
     async fn send(&self, batch: &Batch) -> Outcome {
         let body = batch.body();
         let timestamp = (unix_ms() / 1000).to_string();
-        let key = self.config.keys.current();
-        match self.config.keys.news() {
+        let key = self.keys.current();
+        match self.keys.news() {
             Some(Change::Changed(id)) => {
                 self.status(Reason::ForwardKeyChanged, format!("the key {id} signs from now on"), 0);
             }
             Some(Change::Unusable(error)) => self.status(Reason::ForwardKeyUnusable, error, 0),
             None => {}
         }
+        let Requests { url, timeout, .. } = self.requests.borrow().clone();
         let signature = sign::sign(&key.secret, &timestamp, &body);
         let request = self
             .client
-            .post(&self.config.url)
+            .post(url)
+            .timeout(timeout)
             .header("content-type", "application/json")
             .header(sign::KEY_ID_HEADER, &key.id)
             .header(sign::TIMESTAMP_HEADER, timestamp)

@@ -124,6 +124,11 @@ impl Log {
         self.config.keep
     }
 
+    /// Another size beyond which a segment is full, and another time for which full ones are kept.
+    pub fn set_limits(&mut self, segment_size: u64, keep: Duration) {
+        (self.config.segment_size, self.config.keep) = (segment_size, keep);
+    }
+
     /// The keys, for whoever reads along.
     pub fn keys(&self) -> &Keys {
         &self.keys

@@ -50,7 +50,7 @@ use bitcoin::{BlockHash, hashes::Hash as _};
 use chain::Keys;
 use fault::Fault;
 use feed::{Feed, Progress};
-use forward::ForwardConfig;
+use forward::{ForwardConfig, Requests};
 use log::{Log, LogConfig, Opened};
 use record::Hash;
 use secret::Watched;
@@ -59,11 +59,11 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use writer::{State, Writer};
 
 /// Shares that may wait to be written; more are refused.
@@ -115,6 +115,11 @@ enum Command {
     Verdicts(Vec<Verdict>, OwnedSemaphorePermit),
     Block(schema::BlockFound),
     Tick,
+    /// Files are full beyond another size, and kept for another time.
+    Keep {
+        segment_size: u64,
+        keep: Duration,
+    },
     /// What is to be forwarded cannot be read.
     Corrupt(String),
     Drain,
@@ -126,7 +131,7 @@ struct Gauge {
     /// Durable shares without a result.
     open: AtomicU64,
     /// As many may be.
-    max_open: u64,
+    max_open: AtomicU64,
     /// Shares that are not durable yet.
     queued: AtomicU64,
     /// Groups that were made durable.
@@ -163,7 +168,7 @@ impl Backlog {
 
     /// How many there may be; beyond that shares are refused.
     pub fn limit(&self) -> u64 {
-        self.0.max_open
+        self.0.max_open.load(Ordering::Relaxed)
     }
 }
 
@@ -190,7 +195,10 @@ pub struct Origin<'a> {
 impl Ledger {
     /// A ledger that says yes at once and keeps nothing: to measure what stands before it.
     pub fn unrecorded() -> Self {
-        Self { commands: None, gauge: Arc::new(Gauge { max_open: u64::MAX, ..Gauge::default() }) }
+        Self {
+            commands: None,
+            gauge: Arc::new(Gauge { max_open: AtomicU64::new(u64::MAX), ..Gauge::default() }),
+        }
     }
 
     /// What waits for the backend, to look at.
@@ -216,7 +224,8 @@ impl Ledger {
         };
         let gauge = &self.gauge;
         let queued = gauge.queued.fetch_add(1, Ordering::Relaxed);
-        let full = queued >= MAX_QUEUED || queued + gauge.open.load(Ordering::Relaxed) >= gauge.max_open;
+        let full = queued >= MAX_QUEUED
+            || queued + gauge.open.load(Ordering::Relaxed) >= gauge.max_open.load(Ordering::Relaxed);
         let share = NewShare {
             share_id: share.hash.to_byte_array(),
             job: share.job.clone(),
@@ -278,8 +287,40 @@ impl LedgerConfig {
     }
 }
 
+/// What may change of a running ledger. It keeps nothing of the ledger alive.
+#[derive(Clone)]
+pub struct Dials {
+    gauge: Arc<Gauge>,
+    commands: mpsc::WeakUnboundedSender<Command>,
+    batch_size: Arc<AtomicUsize>,
+    requests: watch::Sender<Requests>,
+}
+
+impl Dials {
+    /// Other limits of what is kept.
+    pub fn set_limits(&self, segment_size: u64, keep: Duration, max_backlog: u64) {
+        self.gauge.max_open.store(max_backlog, Ordering::Relaxed);
+        if let Some(commands) = self.commands.upgrade() {
+            let _ = commands.send(Command::Keep { segment_size, keep });
+        }
+    }
+
+    /// Another backend, or another way to talk to it, from the next request on; one that is down is tried at
+    /// once.
+    pub fn set_requests(&self, requests: Requests, batch_size: usize) {
+        self.batch_size.store(batch_size, Ordering::Relaxed);
+        self.requests.send_if_modified(|before| {
+            let differs = *before != requests;
+            *before = requests;
+            differs
+        });
+    }
+}
+
 /// The running parts of a ledger, to be ended with [`LedgerTasks::drain`].
 pub struct LedgerTasks {
+    /// What may change.
+    pub dials: Dials,
     commands: mpsc::UnboundedSender<Command>,
     writer: tokio::task::JoinHandle<()>,
     forwarder: tokio::task::JoinHandle<()>,
@@ -325,7 +366,7 @@ pub fn open(
     let settled = Arc::new(Mutex::new(settled));
     let gauge = Arc::new(Gauge {
         open: AtomicU64::new(open),
-        max_open: config.max_backlog,
+        max_open: AtomicU64::new(config.max_backlog),
         queued: AtomicU64::new(0),
         groups: AtomicU64::new(0),
         failed: AtomicBool::new(false),
@@ -333,7 +374,15 @@ pub fn open(
     });
     let (commands, inbox) = mpsc::unbounded_channel();
     let (batches, to_forward) = mpsc::channel(READ_AHEAD);
-    let feed = Feed::new(folder, progress.clone(), settled.clone(), first_share, forward.batch_size)?;
+    let batch_size = Arc::new(AtomicUsize::new(forward.batch_size));
+    let requests = watch::Sender::new(forward.requests.clone());
+    let dials = Dials {
+        gauge: gauge.clone(),
+        commands: commands.downgrade(),
+        batch_size: batch_size.clone(),
+        requests: requests.clone(),
+    };
+    let feed = Feed::new(folder, progress.clone(), settled.clone(), first_share, batch_size)?;
     let trouble = commands.downgrade();
     std::thread::Builder::new().name("ledger-feed".into()).spawn(move || {
         if let Err(corruption) = feed.run(&batches)
@@ -342,7 +391,7 @@ pub fn open(
             let _ = commands.send(Command::Corrupt(corruption.to_string()));
         }
     })?;
-    let forwarder = forward::Forwarder::new(forward, commands.clone(), events.clone())?;
+    let forwarder = forward::Forwarder::new(forward, requests.subscribe(), commands.clone(), events.clone())?;
     let forwarder = tokio::spawn(forwarder.run(to_forward, open));
     let key_file = config.key_file.as_deref().map(Watched::new);
     let state = State::new(first_share);
@@ -357,5 +406,5 @@ pub fn open(
         }
     });
     let ledger = Ledger { commands: Some(commands.clone()), gauge };
-    Ok((ledger, LedgerTasks { commands, writer, forwarder, ticker }))
+    Ok((ledger, LedgerTasks { dials, commands, writer, forwarder, ticker }))
 }

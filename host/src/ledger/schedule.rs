@@ -71,6 +71,15 @@ impl Schedule {
         Self { max_in_flight, in_flight: 0, again: VecDeque::new(), down: None }
     }
 
+    /// The backend may be another one: at most so many requests at once, and if it was down it is tried now.
+    pub fn changed(&mut self, now: Instant, max_in_flight: usize) {
+        self.max_in_flight = max_in_flight;
+        self.again.iter_mut().for_each(|(due, _)| *due = now.min(*due));
+        if let Some(down) = &mut self.down {
+            (down.until, down.backoff) = (now, BACKOFF_FIRST);
+        }
+    }
+
     /// Whether nothing is on its way and nothing waits.
     pub fn is_idle(&self) -> bool {
         self.in_flight == 0 && self.again.is_empty()

@@ -119,6 +119,17 @@ impl SigningKeys {
         Ok(Self(Mutex::new(State { key, id: id.to_owned(), file, news: None })))
     }
 
+    /// Another key of the configuration.
+    ///
+    /// # Errors
+    /// When it cannot be used; nothing changes then.
+    pub fn replace(&self, secret: &Secret, id: &str) -> Result<(), String> {
+        let Self(new) = Self::new(secret, id)?;
+        let new = new.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
     /// The key to sign with now.
     pub fn current(&self) -> Arc<SigningKey> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

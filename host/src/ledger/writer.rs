@@ -98,7 +98,8 @@ impl Writer {
 
     /// Too many shares wait for the backend: those who bring more wait, too.
     fn pause(&mut self, group: &[Command]) {
-        let fill = self.gauge.open.load(Ordering::Relaxed) as f64 / self.gauge.max_open as f64;
+        let fill = self.gauge.open.load(Ordering::Relaxed) as f64
+            / self.gauge.max_open.load(Ordering::Relaxed) as f64;
         let over = ((fill - SLOW_FROM) / (1.0 - SLOW_FROM)).clamp(0.0, 1.0);
         if (over > 0.0) != self.state.slowed {
             self.state.slowed = over > 0.0;
@@ -127,6 +128,7 @@ impl Writer {
                     self.state.blocks.push_back((time_ms, block));
                 }
                 Command::Tick => tick = true,
+                Command::Keep { segment_size, keep } => self.log.set_limits(segment_size, keep),
                 Command::Corrupt(detail) => self.fail(detail),
                 Command::Drain => drain = true,
             }

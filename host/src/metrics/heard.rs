@@ -282,7 +282,9 @@ impl Listener for HeardMetrics {
             Event::PolicySetUnchanged { reason, .. } => counts.policy_changes.add(*reason),
             Event::PolicySetRolledBack(e) => counts.policy_changes.add(e.reason),
             Event::PolicySwapRefused(e) => counts.policy_changes.add(e.reason),
-            Event::ConfigRestartNeeded { reason, .. } => counts.policy_changes.add(*reason),
+            Event::ConfigReloaded { reason, .. } | Event::ConfigRestartNeeded { reason, .. } => {
+                counts.policy_changes.add(*reason)
+            }
             Event::TemplateSuperseded { reason, .. } => counts.gate.add(*reason),
             Event::WorkReleased(e) => {
                 counts.gate.add(e.reason);

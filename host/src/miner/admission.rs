@@ -25,11 +25,8 @@ pub struct DoorLimits {
 }
 
 /// Who is inside.
-#[derive(Debug)]
-pub(super) struct Door {
-    limits: DoorLimits,
-    inside: Mutex<Inside>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Door(Mutex<Inside>);
 
 #[derive(Debug, Default)]
 struct Inside {
@@ -44,24 +41,24 @@ struct Count {
 }
 
 impl Door {
-    pub(super) fn new(limits: DoorLimits) -> Arc<Self> {
-        Arc::new(Self { limits, inside: Mutex::default() })
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
     }
 
     /// A place for a connection whose handshake is still to come.
-    pub(super) fn enter(self: &Arc<Self>, peer: IpAddr) -> Result<Pass, Reason> {
+    pub(crate) fn enter(self: &Arc<Self>, peer: IpAddr, limits: &DoorLimits) -> Result<Pass, Reason> {
         let source = source(peer);
         let mut inside = self.lock();
         let of_source = inside.sources.get(&source).copied().unwrap_or_default();
-        if inside.all.connections >= self.limits.connections {
+        if inside.all.connections >= limits.connections {
             return Err(Reason::ConnectionLimitReached);
         }
-        if of_source.connections >= self.limits.connections_per_source
-            || of_source.handshakes >= self.limits.handshakes_per_source
+        if of_source.connections >= limits.connections_per_source
+            || of_source.handshakes >= limits.handshakes_per_source
         {
             return Err(Reason::PeerQuotaExceeded);
         }
-        if inside.all.handshakes >= self.limits.handshakes {
+        if inside.all.handshakes >= limits.handshakes {
             return Err(Reason::ConnectionRateLimited);
         }
         inside.all.connections += 1;
@@ -73,13 +70,13 @@ impl Door {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// One connection's place.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(crate) struct Pass {
     door: Arc<Door>,
     source: IpAddr,
     shaking: bool,
@@ -87,7 +84,7 @@ pub(super) struct Pass {
 
 impl Pass {
     /// The handshake is done.
-    pub(super) fn shaken(&mut self) {
+    pub(crate) fn shaken(&mut self) {
         if std::mem::take(&mut self.shaking) {
             let mut inside = self.door.lock();
             inside.all.handshakes -= 1;
@@ -136,27 +133,37 @@ mod tests {
 
     #[test]
     fn each_limit_refuses_with_its_own_reason_and_places_come_back() {
-        let door = Door::new(LIMITS);
+        let door = Door::new();
         let (a, b, c) = (address("10.0.0.1"), address("10.0.0.2"), address("10.0.0.3"));
-        let (mut first, _second) = (door.enter(a).unwrap(), door.enter(a).unwrap());
-        assert_eq!(door.enter(a).unwrap_err(), Reason::PeerQuotaExceeded, "two handshakes of one source");
+        let (mut first, _second) = (door.enter(a, &LIMITS).unwrap(), door.enter(a, &LIMITS).unwrap());
+        assert_eq!(
+            door.enter(a, &LIMITS).unwrap_err(),
+            Reason::PeerQuotaExceeded,
+            "two handshakes of one source"
+        );
         first.shaken();
         first.shaken();
-        let mut third = door.enter(a).unwrap();
+        let mut third = door.enter(a, &LIMITS).unwrap();
         third.shaken();
-        assert_eq!(door.enter(a).unwrap_err(), Reason::PeerQuotaExceeded, "three connections of one source");
-        let (_fourth, mut fifth) = (door.enter(b).unwrap(), door.enter(b).unwrap());
-        assert_eq!(door.enter(c).unwrap_err(), Reason::ConnectionLimitReached);
+        assert_eq!(
+            door.enter(a, &LIMITS).unwrap_err(),
+            Reason::PeerQuotaExceeded,
+            "three connections of one source"
+        );
+        let (_fourth, mut fifth) = (door.enter(b, &LIMITS).unwrap(), door.enter(b, &LIMITS).unwrap());
+        assert_eq!(door.enter(c, &LIMITS).unwrap_err(), Reason::ConnectionLimitReached);
         fifth.shaken();
         drop(first);
-        let _again = door.enter(c).unwrap();
+        let _again = door.enter(c, &LIMITS).unwrap();
     }
 
     #[test]
     fn handshakes_in_all_are_limited() {
-        let door = Door::new(DoorLimits { connections: 100, connections_per_source: 100, ..LIMITS });
-        let passes: Vec<_> = (0..4).map(|n| door.enter(address(&format!("10.0.0.{n}"))).unwrap()).collect();
-        assert_eq!(door.enter(address("10.0.1.0")).unwrap_err(), Reason::ConnectionRateLimited);
+        let limits = DoorLimits { connections: 100, connections_per_source: 100, ..LIMITS };
+        let door = Door::new();
+        let passes: Vec<_> =
+            (0..4).map(|n| door.enter(address(&format!("10.0.0.{n}")), &limits).unwrap()).collect();
+        assert_eq!(door.enter(address("10.0.1.0"), &limits).unwrap_err(), Reason::ConnectionRateLimited);
         drop(passes);
         let inside = door.lock();
         assert_eq!((inside.all.connections, inside.all.handshakes, inside.sources.len()), (0, 0, 0));

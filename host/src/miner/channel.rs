@@ -6,6 +6,7 @@
 
 use super::{
     PREFIX_LEN, ROLLABLE_LEN,
+    places::Place,
     vardiff::{Estimate, Vardiff, WORTH_IT},
 };
 use crate::{
@@ -18,7 +19,6 @@ use crate::{
 };
 use bitcoin::{BlockHash, Target, TxMerkleNode};
 use std::{collections::VecDeque, sync::Arc, time::Instant};
-use tokio::sync::OwnedSemaphorePermit;
 
 /// Jobs on the current tip that shares are still taken for.
 const MAX_JOBS: usize = 8;
@@ -90,7 +90,7 @@ pub struct Channel {
     retired: VecDeque<u32>,
     seen: Seen,
     /// One of the channels that the gateway may have.
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 /// A job, and on a standard channel its merkle root, once somebody needed it.
@@ -108,7 +108,7 @@ impl Channel {
         request: Request,
         terms: Terms,
         job: Option<&Job>,
-        place: OwnedSemaphorePermit,
+        place: Place,
         now: Instant,
     ) -> Self {
         let mut channel = Self {

@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use super::super::places::Places;
 use super::*;
 use crate::miner::testing::{Chain, limits};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
 fn open(kind: Kind, hashrate: f32, job: Option<&Job>, terms: Terms, now: Instant) -> Channel {
     let request = Request {
@@ -14,7 +14,7 @@ fn open(kind: Kind, hashrate: f32, job: Option<&Job>, terms: Terms, now: Instant
         nominal_hashrate: hashrate,
         max_target: target::easiest(),
     };
-    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let place = Places::default().take(1).unwrap();
     Channel::open(2, [7; PREFIX_LEN], request, terms, job, place, now)
 }
 

@@ -155,8 +155,8 @@ impl Connection {
             more: false,
             paused_until: None,
             next_tick: now + tick(&shared),
-            setup_deadline: now + shared.limits.setup_timeout,
-            timer: Box::pin(sleep_until(now + shared.limits.setup_timeout)),
+            setup_deadline: now + shared.limits().setup_timeout,
+            timer: Box::pin(sleep_until(now + shared.limits().setup_timeout)),
             shared,
         })
     }
@@ -205,7 +205,7 @@ impl Connection {
         // After every event: an acknowledgement, too, makes room for frames that were read before.
         self.frames()?;
         for Question { ticket, user } in self.session.questions() {
-            let (users, answering) = (self.shared.users.clone(), self.answering.clone());
+            let (users, answering) = (self.shared.tunables.users.load_full(), self.answering.clone());
             // Ends by its timeout; when the connection is gone by then, nobody hears the answer.
             tokio::spawn(async move { answering.send((ticket, users.ask(&user).await)).await });
         }
@@ -222,7 +222,7 @@ impl Connection {
     /// When the connection has had its time, and why it ends then.
     fn deadline(&self) -> (Instant, Reason) {
         if self.session.has_channels() {
-            (self.last_read + self.shared.limits.idle_timeout, Reason::IdleTimeout)
+            (self.last_read + self.shared.limits().idle_timeout, Reason::IdleTimeout)
         } else {
             (self.setup_deadline, Reason::SetupTimeout)
         }
@@ -232,7 +232,7 @@ impl Connection {
     /// on with every read, and are looked at when they are reached.
     fn arm(&mut self) {
         if self.session.has_channels() {
-            self.setup_deadline = Instant::now() + self.shared.limits.setup_timeout;
+            self.setup_deadline = Instant::now() + self.shared.limits().setup_timeout;
         }
         let wake = self.wake();
         if wake < self.timer.deadline() {
@@ -337,7 +337,7 @@ async fn handshake(
     writer: &mut OwnedWriteHalf,
     shared: &Shared,
 ) -> Result<Transport, Close> {
-    let deadline = Instant::now() + shared.limits.handshake_timeout;
+    let deadline = Instant::now() + shared.limits().handshake_timeout;
     let mut act1 = [0; ACT1_LEN];
     let mut length = 0;
     while length < ACT1_LEN {
@@ -351,8 +351,9 @@ async fn handshake(
             return Err(Close::new(Reason::NoiseHandshakeFailed, foreign));
         }
     }
-    let (act2, transport) = noise::respond(&shared.identities.current(), &act1)
-        .map_err(|error| Close::new(Reason::NoiseHandshakeFailed, error.to_string()))?;
+    let (act2, transport) =
+        noise::respond(&shared.identities.current(shared.limits().certificate_validity), &act1)
+            .map_err(|error| Close::new(Reason::NoiseHandshakeFailed, error.to_string()))?;
     by(deadline, writer.write_all(&act2)).await?;
     Ok(transport)
 }
@@ -373,7 +374,7 @@ fn read(
 
 /// How often silent channels are looked at: about as often as three shares should come.
 fn tick(shared: &Shared) -> Duration {
-    Duration::from_secs_f64((180.0 / shared.limits.terms.shares_per_minute).clamp(1.0, 60.0))
+    Duration::from_secs_f64((180.0 / shared.limits().terms.shares_per_minute).clamp(1.0, 60.0))
 }
 
 async fn by<T>(deadline: Instant, action: impl Future<Output = io::Result<T>>) -> Result<T, Close> {

@@ -1,12 +1,13 @@
 //! Accepting connections: a place first, then a task, and at the end a drain that waits for all.
 
 use super::{
-    Elsewhere, Extranonces, Identities, Limits, Shared, Solved, Work,
+    Extranonces, Identities, Limits, Shared, Solved, Tunables, Work,
     admission::Door,
     begun, connection,
     outbox::Close,
+    places::Places,
     rate::Bucket,
-    users::{UserCheck, Users},
+    users::{self, UserCheck},
     view::MinersView,
 };
 use crate::{
@@ -26,7 +27,7 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
     task::JoinSet,
     time::Instant,
 };
@@ -36,15 +37,11 @@ const REFUSALS: (f64, f64) = (64.0, 8.0);
 
 /// What a server is made from.
 pub struct ServerParts {
-    /// Limits and timings.
+    /// Limits, timings and terms at the beginning.
     pub limits: Limits,
-    /// Where miners are sent when the gateway ends; without it they are told that their channels are over.
-    pub reconnect: Option<Elsewhere>,
     /// Signs the server's certificates.
     pub authority: AuthoritySecretKey,
-    /// For how long a certificate is valid.
-    pub certificate_validity: Duration,
-    /// Who may mine.
+    /// Who may mine at the beginning.
     pub users: UserCheck,
     /// Where work appears.
     pub work: watch::Receiver<Work>,
@@ -78,20 +75,17 @@ impl Server {
             .map_err(|error| io::Error::new(error.kind(), format!("[miners] listen {address}: {error}")))?;
         let authority = parts.authority.public();
         let shared = Arc::new(Shared {
-            limits: parts.limits,
-            reconnect: parts.reconnect,
-            identities: Identities::new(parts.authority, parts.certificate_validity),
+            identities: Identities::new(parts.authority, parts.limits.certificate_validity),
+            tunables: Arc::new(Tunables::new(parts.limits, parts.users)?),
             extranonces: Extranonces::new(),
-            users: Arc::new(Users::new(parts.users)?),
-            channels: Arc::new(Semaphore::new(parts.limits.max_channels)),
+            channels: Places::default(),
             work: parts.work,
             ledger: parts.ledger,
             blocks: parts.blocks,
             events: parts.events,
             view: parts.view,
         });
-        let door = Door::new(parts.limits.door);
-        Ok(Self { listener, authority, door, connections: Arc::default(), shared })
+        Ok(Self { listener, authority, door: Door::new(), connections: Arc::default(), shared })
     }
 
     /// Where it listens.
@@ -107,6 +101,11 @@ impl Server {
         self.authority
     }
 
+    /// What may change while it runs.
+    pub fn tunables(&self) -> Arc<Tunables> {
+        self.shared.tunables.clone()
+    }
+
     /// Counts open connections.
     pub fn connections(&self) -> Arc<AtomicU64> {
         self.connections.clone()
@@ -117,7 +116,7 @@ impl Server {
         let mut tasks = JoinSet::new();
         let mut number = 0;
         let mut refusals = Refusals::new(self.shared.events.clone());
-        tasks.spawn(self.shared.users.clone().follow(shutdown.clone()));
+        tasks.spawn(users::follow(self.shared.tunables.clone(), shutdown.clone()));
         loop {
             tokio::select! {
                 biased;
@@ -154,7 +153,7 @@ impl Server {
     ) {
         let events = self.shared.events.clone();
         let closed = self.shared.work.borrow().closed;
-        let admitted = closed.map_or_else(|| self.door.enter(peer.ip()), Err);
+        let admitted = closed.map_or_else(|| self.door.enter(peer.ip(), &self.shared.limits().door), Err);
         let pass = match admitted {
             Ok(pass) => pass,
             Err(reason) => {

@@ -4,7 +4,7 @@
 //! while shares flow. Work reaches all of them through one `watch` channel, so that a slow miner
 //! never holds up a fast one and always sees the newest work, not a queue of old work.
 //!
-//! - `listener`: accepting, drain; `admission`: who is let in
+//! - `listener`: accepting, drain; `admission`: who is let in; `places`: how many channels
 //! - `connection`: one connection's task: socket, deadlines; `hello`: peers that speak something else
 //! - `session`: what the messages mean, without the socket; `rate`: how often a peer may send them
 //! - `users`: who may mine
@@ -19,6 +19,7 @@ mod connection;
 mod hello;
 mod listener;
 mod outbox;
+mod places;
 mod rate;
 mod round;
 mod session;
@@ -28,9 +29,11 @@ mod users;
 mod vardiff;
 pub mod view;
 
+pub(crate) use admission::Door;
 pub use admission::DoorLimits;
 pub use channel::{Channel, Kind, Request, Terms};
 pub use listener::{Server, ServerParts};
+pub use places::Places;
 pub(crate) use rate::Bucket;
 pub use round::{Released, Round};
 pub use users::{PoolQuestions, UserCheck};
@@ -43,15 +46,18 @@ use crate::{
     reason::Reason,
     share::ValidShare,
 };
+use arc_swap::{ArcSwap, Guard};
 use bitcoin::block::Header;
+
 use std::{
+    io,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use users::Users;
 
 /// What miners are to do at the moment.
@@ -71,8 +77,8 @@ pub struct Work {
     pub round: Arc<Round>,
 }
 
-/// Limits and timings of the server.
-#[derive(Clone, Copy, Debug)]
+/// Limits, timings and terms of the server. They may change while it runs.
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Connections and handshakes.
     pub door: DoorLimits,
@@ -100,6 +106,10 @@ pub struct Limits {
     pub extended_success_batch: u32,
     /// What happens to shares while work is held back: recorded and marked, or refused.
     pub accept_held_shares: bool,
+    /// For how long a certificate is valid.
+    pub certificate_validity: Duration,
+    /// Where miners are sent when the gateway ends; without it they are told that their channels are over.
+    pub reconnect: Option<Elsewhere>,
 }
 
 /// A share that solves its block, on its way to the template source.
@@ -137,13 +147,11 @@ pub struct Elsewhere {
 
 /// What every connection may use.
 struct Shared {
-    limits: Limits,
-    reconnect: Option<Elsewhere>,
+    tunables: Arc<Tunables>,
     identities: Identities,
     extranonces: Extranonces,
-    users: Arc<Users>,
     /// Places for channels.
-    channels: Arc<Semaphore>,
+    channels: Places,
     work: watch::Receiver<Work>,
     ledger: Ledger,
     blocks: mpsc::Sender<Solved>,
@@ -151,6 +159,48 @@ struct Shared {
     /// Who is connected, and what is counted.
     view: Arc<view::MinersView>,
 }
+
+impl Shared {
+    /// What holds at the moment.
+    fn limits(&self) -> Guard<Arc<Limits>> {
+        self.tunables.limits.load()
+    }
+}
+
+/// What may change while miners are connected.
+pub struct Tunables {
+    limits: ArcSwap<Limits>,
+    users: ArcSwap<Users>,
+}
+
+impl Tunables {
+    /// # Errors
+    /// When the file of users cannot be read.
+    fn new(limits: Limits, users: UserCheck) -> io::Result<Self> {
+        Ok(Self { limits: ArcSwap::from_pointee(limits), users: ArcSwap::from_pointee(Users::new(users)?) })
+    }
+
+    /// Other limits from now on. What is open beyond them stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.store(Arc::new(limits));
+    }
+
+    /// Reads who may mine; whoever opens a channel after [`set_users`](Self::set_users) is asked about there.
+    ///
+    /// # Errors
+    /// When the file of users cannot be read.
+    pub fn read_users(check: UserCheck) -> io::Result<KnownUsers> {
+        Users::new(check).map(|users| KnownUsers(Arc::new(users)))
+    }
+
+    /// Other users from now on. Channels that are open stay.
+    pub fn set_users(&self, users: KnownUsers) {
+        self.users.store(users.0);
+    }
+}
+
+/// Who may mine, read and ready to be asked.
+pub struct KnownUsers(Arc<Users>);
 
 /// Ready once the gateway is shutting down.
 async fn begun(shutdown: &mut watch::Receiver<bool>) {
@@ -160,21 +210,20 @@ async fn begun(shutdown: &mut watch::Receiver<bool>) {
 /// The server's certificate, renewed before it expires.
 struct Identities {
     authority: AuthoritySecretKey,
-    validity: Duration,
     current: Mutex<Arc<Identity>>,
 }
 
 impl Identities {
     fn new(authority: AuthoritySecretKey, validity: Duration) -> Self {
         let current = Mutex::new(Arc::new(Identity::issue(&authority, unix_seconds(), validity)));
-        Self { authority, validity, current }
+        Self { authority, current }
     }
 
-    fn current(&self) -> Arc<Identity> {
+    fn current(&self, validity: Duration) -> Arc<Identity> {
         let now = unix_seconds();
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.needs_renewal(now) {
-            *current = Arc::new(Identity::issue(&self.authority, now, self.validity));
+            *current = Arc::new(Identity::issue(&self.authority, now, validity));
         }
         current.clone()
     }

@@ -115,7 +115,7 @@ impl Session {
     ) -> Self {
         let sent = work.job.as_ref().map_or(0, |job| job.serial);
         let tip = work.job.as_ref().map(|job| job.previous_block_hash());
-        let limits = &shared.limits;
+        let limits = shared.limits();
         let rate = f64::from(limits.max_shares_per_second);
         let refusals = f64::from(limits.max_refusals_per_second);
         Self {
@@ -310,7 +310,7 @@ impl Session {
     /// is set up; otherwise that its channels are over.
     pub(super) fn farewell(&mut self, reason: Reason, out: &mut Outbox) -> Result<(), Close> {
         let shared = self.shared.clone();
-        match shared.reconnect.as_ref().filter(|_| self.is_set_up()) {
+        match shared.limits().reconnect.as_ref().filter(|_| self.is_set_up()) {
             Some(elsewhere) => {
                 let new_host = elsewhere.host.as_str().try_into().map_err(impossible)?;
                 self.channels.clear();

@@ -7,7 +7,11 @@ use crate::{
     config::Secret,
     event,
     gate::{Action, Gate, Mode, Timings},
-    ledger::{self, LedgerConfig, LedgerTasks, forward::ForwardConfig, secret::SigningKeys},
+    ledger::{
+        self, LedgerConfig, LedgerTasks,
+        forward::{ForwardConfig, Requests},
+        secret::SigningKeys,
+    },
     policy::Verdict,
     share::target,
     template::{
@@ -132,6 +136,8 @@ pub(super) fn limits() -> Limits {
         standard_success_batch: 1,
         extended_success_batch: 4,
         accept_held_shares: true,
+        certificate_validity: Duration::from_secs(3600),
+        reconnect: None,
     }
 }
 
@@ -140,22 +146,22 @@ impl Surroundings {
         let folder = tempfile::tempdir().unwrap();
         let (events, _writer) = event::start(None, None).unwrap();
         let forward = ForwardConfig {
-            url: "http://127.0.0.1:1/".into(),
             keys: Arc::new(SigningKeys::new(&Secret::new("a secret of the pool"), "test").unwrap()),
             batch_size: 1,
-            in_flight: 1,
-            timeout: Duration::from_secs(1),
+            requests: Requests {
+                url: "http://127.0.0.1:1/".into(),
+                in_flight: 1,
+                timeout: Duration::from_secs(1),
+            },
         };
         let (ledger, ledger_tasks) =
             ledger::open(LedgerConfig::in_folder(folder.path()), forward, events.clone()).unwrap();
         let (blocks, solved) = mpsc::channel(8);
         let shared = Arc::new(Shared {
-            limits,
-            reconnect: None,
             identities: Identities::new(AuthoritySecretKey::generate(), Duration::from_secs(3600)),
             extranonces: Extranonces::new(),
-            users: Arc::new(Users::new(UserCheck::Open).unwrap()),
-            channels: Arc::new(Semaphore::new(limits.max_channels)),
+            tunables: Arc::new(Tunables::new(limits, UserCheck::Open).unwrap()),
+            channels: Places::default(),
             work,
             ledger,
             blocks,

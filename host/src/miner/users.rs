@@ -6,6 +6,7 @@
 //! nobody is let in on it. Answers are remembered for a while, in bounded number, so that a restart of a whole farm asks once
 //! per user.
 
+use super::Tunables;
 use crate::{
     event::unix_seconds,
     ledger::{secret::SigningKeys, sign},
@@ -95,25 +96,25 @@ impl Users {
             (None, _) => Err(Reason::UserCheckUnavailable),
         }
     }
+}
 
-    /// Keeps the file's content up to date until shutdown.
-    pub(super) async fn follow(self: Arc<Self>, mut shutdown: watch::Receiver<bool>) {
-        if !matches!(*self, Self::File(_)) {
-            return;
+/// Keeps the content of a file of users up to date until shutdown.
+pub(super) async fn follow(tunables: Arc<Tunables>, mut shutdown: watch::Receiver<bool>) {
+    loop {
+        tokio::select! {
+            _ = shutdown.wait_for(|down| *down) => return,
+            () = tokio::time::sleep(LOOK) => {}
         }
-        loop {
-            tokio::select! {
-                _ = shutdown.wait_for(|down| *down) => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
-            let users = self.clone();
-            let read = tokio::task::spawn_blocking(move || match &*users {
-                Self::File(file) => file.refresh(),
-                _ => Ok(()),
-            });
-            if let Ok(Err(error)) = read.await {
-                tracing::warn!(%error, "the file of users cannot be read; the users of before stay");
-            }
+        let users = tunables.users.load_full();
+        if !matches!(*users, Users::File(_)) {
+            continue;
+        }
+        let read = tokio::task::spawn_blocking(move || match &*users {
+            Users::File(file) => file.refresh(),
+            _ => Ok(()),
+        });
+        if let Ok(Err(error)) = read.await {
+            tracing::warn!(%error, "the file of users cannot be read; the users of before stay");
         }
     }
 }

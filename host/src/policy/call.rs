@@ -156,8 +156,8 @@ pub(super) fn output_invalid(detail: String) -> Stopped {
     Stopped { reason: Reason::PolicyOutputInvalid, detail, infrastructure: false }
 }
 
-pub(super) fn deadline_exceeded(limits: &EngineLimits) -> Stopped {
-    let detail = format!("no verdict within {} ms, the time for the whole set", limits.deadline.as_millis());
+pub(super) fn deadline_exceeded(deadline: Duration) -> Stopped {
+    let detail = format!("no verdict within {} ms, the time for the whole set", deadline.as_millis());
     Stopped { reason: Reason::PolicyDeadlineExceeded, detail, infrastructure: true }
 }
 
@@ -172,7 +172,9 @@ mod tests {
     use super::*;
 
     fn classified(error: impl Into<wasmtime::Error>) -> Stopped {
-        classify(&error.into().context("on the way"), 1, || deadline_exceeded(&EngineLimits::default()))
+        classify(&error.into().context("on the way"), 1, || {
+            deadline_exceeded(EngineLimits::default().deadline)
+        })
     }
 
     #[test]

@@ -10,7 +10,10 @@ use crate::reason::Reason;
 use std::{
     fmt,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -72,6 +75,8 @@ pub struct PolicyEngine {
     pub(super) engine: Engine,
     pub(super) linkers: Linkers,
     pub(super) limits: EngineLimits,
+    /// The deadline in force, nanoseconds; the one of the limits is where it began.
+    deadline: AtomicU64,
     /// Shared with the thread that compiles, which may outlive its caller's patience.
     pub(super) cache: Option<Arc<CodeCache>>,
     pub(super) modules: LoadedModules,
@@ -99,12 +104,31 @@ impl PolicyEngine {
         let cache =
             cache.map(|dir| CodeCache::open(dir, &engine)).transpose().map_err(unavailable)?.map(Arc::new);
         let ready = Arc::new(Semaphore::new(ready as usize));
-        Ok(Arc::new(Self { engine, linkers, limits, cache, modules: LoadedModules::default(), ready }))
+        let deadline = AtomicU64::new(nanos(limits.deadline));
+        Ok(Arc::new(Self {
+            engine,
+            linkers,
+            limits,
+            deadline,
+            cache,
+            modules: LoadedModules::default(),
+            ready,
+        }))
     }
 
     /// What an evaluation may use up.
     pub fn limits(&self) -> &EngineLimits {
         &self.limits
+    }
+
+    /// What one policy set may take for its verdict.
+    pub fn deadline(&self) -> Duration {
+        Duration::from_nanos(self.deadline.load(Ordering::Relaxed))
+    }
+
+    /// Another deadline from now on.
+    pub fn set_deadline(&self, deadline: Duration) {
+        self.deadline.store(nanos(deadline), Ordering::Relaxed);
     }
 
     /// What a verdict's fuel depends on besides the module: the engine and the price list of its
@@ -122,6 +146,10 @@ impl fmt::Debug for PolicyEngine {
 
 /// The engine, and how many instances may be made ahead: where there is no address space for the pool, what
 /// waits would take it from what is asked.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 fn make(limits: &EngineLimits) -> wasmtime::Result<(Engine, u32)> {
     let mut config = config();
     // A place for each verdict and, beside those, for monitored policies, for the replay of a proposed

@@ -79,7 +79,7 @@ impl Judge {
             };
             Judged { judgement, by, inputs }
         };
-        let patience = self.store.running().limits().deadline * 2;
+        let patience = self.store.deadline() * 2;
         let Ok(Ok(place)) = timeout(patience, self.places.clone().acquire_owned()).await else {
             let detail = "every evaluation slot is taken; raise `workers` in `[engine]`";
             return unavailable(self.store.running(), inputs, detail);

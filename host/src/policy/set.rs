@@ -293,10 +293,11 @@ impl PolicySet {
         spent: Option<&mut Spent>,
     ) -> (PolicyResult, bool) {
         let begun = Instant::now();
-        let left = || self.limits().deadline.saturating_sub(started.elapsed());
+        let deadline = self.engine.deadline();
+        let left = || deadline.saturating_sub(started.elapsed());
         let mut discrepancies_judged = false;
         let answer = if left().is_zero() {
-            Err(deadline_exceeded(self.limits()))
+            Err(deadline_exceeded(deadline))
         } else {
             let budget = || Budget { fuel: policy.fuel, time: left() };
             let evaluate = |fresh: &mut Fresh| {
@@ -304,7 +305,7 @@ impl PolicySet {
                     instance.evaluate(store, &policy.settings)
                 })
             };
-            let late = || deadline_exceeded(self.limits());
+            let late = || deadline_exceeded(deadline);
             let ready = spent.and_then(|spent| Some(spent.0.push_mut(policy.waiting.take()?)));
             let answer = match ready {
                 Some(ready) => guard(policy.fuel, late, || evaluate(&mut ready.fresh)),

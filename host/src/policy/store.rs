@@ -21,7 +21,10 @@ use serde::Serialize;
 use std::{
     collections::VecDeque,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -175,7 +178,7 @@ pub struct PolicyStore {
     turn: Arc<Semaphore>,
     /// The last templates that were judged, newest last, at most `replay`.
     recent: Mutex<VecDeque<Inputs>>,
-    replay: usize,
+    replay: AtomicUsize,
 }
 
 impl PolicyStore {
@@ -194,7 +197,7 @@ impl PolicyStore {
             sets: watch::Sender::new(Sets { running, previous: None }),
             turn: Arc::new(Semaphore::new(1)),
             recent: Mutex::default(),
-            replay,
+            replay: AtomicUsize::new(replay),
         })
     }
 
@@ -229,12 +232,28 @@ impl PolicyStore {
         let mut recent = self.recent();
         // Judged again after a swap, it is still one template.
         recent.retain(|kept| kept.template.digest != inputs.template.digest);
-        while recent.len() >= self.replay.max(1) {
+        let replay = self.replay.load(Ordering::Relaxed);
+        while recent.len() >= replay.max(1) {
             recent.pop_front();
         }
-        if self.replay > 0 {
+        if replay > 0 {
             recent.push_back(inputs.clone());
         }
+    }
+
+    /// Another number of templates to keep; those beyond it go with the next template.
+    pub fn set_replay(&self, replay: usize) {
+        self.replay.store(replay, Ordering::Relaxed);
+    }
+
+    /// What a verdict may take.
+    pub fn deadline(&self) -> Duration {
+        self.engine.deadline()
+    }
+
+    /// Another time for a verdict, from the next evaluation on.
+    pub fn set_deadline(&self, deadline: Duration) {
+        self.engine.set_deadline(deadline);
     }
 
     /// How many templates a replay would look at.

@@ -12,6 +12,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -33,7 +34,8 @@ pub struct Keep {
 /// The folder that recordings are written to.
 pub(super) struct Shelf {
     pub(super) folder: PathBuf,
-    keep: Keep,
+    /// Another bound counts from the next recording on.
+    pub(super) keep: Arc<Mutex<Keep>>,
     open: Option<Open>,
 }
 
@@ -48,7 +50,7 @@ struct Open {
 impl Shelf {
     pub(super) fn open(folder: &Path, keep: Keep) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let shelf = Self { folder: folder.to_owned(), keep, open: None };
+        let shelf = Self { folder: folder.to_owned(), keep: Arc::new(Mutex::new(keep)), open: None };
         shelf.tidy()?;
         Ok(shelf)
     }
@@ -61,7 +63,8 @@ impl Shelf {
         let member = member.finish()?;
         let day = day(recording.time_ms);
         // Removing is by file: a quarter of what may be kept is the most that goes at once.
-        let full = |open: &Open| open.length > 0 && open.length + member.len() as u64 > self.keep.bytes / 4;
+        let most = self.keep().bytes / 4;
+        let full = |open: &Open| open.length > 0 && open.length + member.len() as u64 > most;
         // What is written to a file that somebody removed is nowhere.
         let gone = |open: &Open| !open.path.exists();
         if self.open.as_ref().is_none_or(|open| open.day != day || full(open) || gone(open)) {
@@ -79,6 +82,10 @@ impl Shelf {
         self.tidy()
     }
 
+    fn keep(&self) -> Keep {
+        *self.keep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn begin(&self, day: String) -> io::Result<Open> {
         let taken = files(&self.folder)?;
         let of_day = taken.iter().filter_map(|path| number(path)).filter(|(other, _)| *other == day);
@@ -90,7 +97,7 @@ impl Shelf {
 
     /// Removes the oldest files until the rest may stay. The one that is written stays.
     fn tidy(&self) -> io::Result<()> {
-        let mut found = Vec::new();
+        let (keep, mut found) = (self.keep(), Vec::new());
         for path in files(&self.folder)? {
             let data = fs::metadata(&path)?;
             found.push((path, data.len(), data.modified()?));
@@ -99,8 +106,8 @@ impl Shelf {
         let now = SystemTime::now();
         for (path, length, modified) in found {
             // A clock that went back makes it younger, never older.
-            let old = now.duration_since(modified).unwrap_or_default() > self.keep.age;
-            if self.open.as_ref().is_some_and(|open| open.path == path) || !(old || total > self.keep.bytes) {
+            let old = now.duration_since(modified).unwrap_or_default() > keep.age;
+            if self.open.as_ref().is_some_and(|open| open.path == path) || !(old || total > keep.bytes) {
                 continue;
             }
             match fs::remove_file(&path) {

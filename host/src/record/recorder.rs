@@ -17,7 +17,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
@@ -33,6 +33,7 @@ pub struct Recorder {
     queue: SyncSender<Queued>,
     lost: Arc<AtomicU64>,
     events: Events,
+    keep: Arc<Mutex<Keep>>,
 }
 
 /// What waits for the disk: the template as it was declared, and what was said about it.
@@ -58,7 +59,15 @@ impl Recorder {
 
     fn queue(length: usize, writer: &Writer) -> (Self, Receiver<Queued>) {
         let (queue, judged) = sync_channel(length);
-        (Self { queue, lost: writer.lost.clone(), events: writer.events.clone() }, judged)
+        (
+            Self {
+                queue,
+                lost: writer.lost.clone(),
+                events: writer.events.clone(),
+                keep: writer.shelf.keep.clone(),
+            },
+            judged,
+        )
     }
 
     /// A recorder whose queue nobody empties.
@@ -75,6 +84,11 @@ impl Recorder {
                 events,
             ),
         ))
+    }
+
+    /// What is kept, to be changed.
+    pub fn keep(&self) -> Arc<Mutex<Keep>> {
+        self.keep.clone()
     }
 
     /// Queues a judged template; never waits.

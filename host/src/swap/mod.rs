@@ -1,49 +1,53 @@
-//! Changes of the policy set and of the mode while miners work: from a trigger to one swap, or to none and
-//! all reasons.
+//! Changes of the configuration while miners work: from a trigger to one change, or to none and all reasons.
 //!
-//! The list of policies is in the configuration file and nowhere else. Whatever the trigger (an HTTP call,
-//! SIGHUP, a changed file), the file is read again with the variables the process was started with; the
-//! policy room loads, checks and compares; then the set is swapped, and the mode is the file's (one that
-//! was set over HTTP lasts until then). What else changed in the file waits
-//! for the next start and is named. All of that happens on a blocking thread, one change at a time: who
-//! asks over HTTP meanwhile is refused, the gateway's own triggers wait.
+//! What is to be stands in the configuration file and nowhere else. Whatever the trigger (an HTTP call,
+//! SIGHUP, a changed file), the file is read again with the variables the process was started with. The
+//! policy room loads, checks and compares; the other rooms look whether they can take over what changed.
+//! Then the policy set is swapped, the mode is the file's (one that was set over HTTP lasts until then), and
+//! the rooms take over their keys. Keys that cannot change while the gateway runs wait for the next start and
+//! are named. All of that happens on a blocking thread, one change at a time: who asks over HTTP meanwhile is
+//! refused, the gateway's own triggers wait.
 //!
-//! - `files`: how a changed file is noticed
+//! - `files`: how a changed file is noticed; `takers`: how rooms take over their keys; `refused`: why not
 //! - `mode`: the way to the gate: its mode is changed, and what it does is shown
 
 mod files;
 mod mode;
+mod refused;
+mod takers;
 
 pub use mode::{GateHandle, GateSeat, GateView, JobView, ModeChange, ModeReport, gate_handle};
+pub use refused::Refused;
+pub use takers::{Takeover, Taker};
 
 use crate::{
-    config::{Config, ConfigFaults, PolicyEntry},
+    config::{Changes, Config, PolicyEntry},
     event::{
         Event, Events,
-        schema::{self, SwapFault, Trigger},
+        schema::{self, Trigger},
     },
     gate::Mode,
     policy::{
-        PolicyFault, PolicySpec, PolicyStore, SetDigest,
+        PolicySpec, PolicyStore, SetDigest,
         compare::Difference,
-        store::{Busy, NoPreviousSet, PolicyView, Proposal, Turn},
+        store::{NoPreviousSet, PolicyView, Proposal, Turn},
     },
     reason::Reason,
 };
 use files::{Eyes, Sight};
-use mode::Ended;
 use schemars::JsonSchema;
 use serde::Serialize;
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
+use takers::Takers;
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 /// What an operator can ask of the running policies. Share it behind an `Arc`.
 pub struct Swaps {
     store: Arc<PolicyStore>,
     started: Config,
+    /// What runs; of keys that wait for a start it has what was read last.
+    in_force: watch::Sender<Arc<Config>>,
+    takers: Takers,
     gate: GateHandle,
     events: Events,
     /// What the files were at the last attempt, successful or not: the same is not tried again by itself.
@@ -74,6 +78,8 @@ pub struct SwapReport {
     pub difference: Difference,
     /// What becomes of the mode.
     pub mode: ModeReport,
+    /// Keys, policies and mode aside, that take effect.
+    pub reloaded: Vec<String>,
     /// Keys of the configuration file that wait for the next start.
     pub restart_needed: Vec<String>,
     /// Time that loading and comparing took, milliseconds.
@@ -91,17 +97,6 @@ pub struct RollbackReport {
     pub to: SetDigest,
 }
 
-/// Why nothing was changed.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Refused {
-    /// The code.
-    pub reason_code: Reason,
-    /// The same in words.
-    pub detail: String,
-    /// Every single fault, where there are some.
-    pub faults: Vec<SwapFault>,
-}
-
 /// What the configuration's list of policies is for the policy room.
 pub fn specs(entries: &[PolicyEntry]) -> Vec<PolicySpec> {
     entries.iter().map(PolicySpec::from).collect()
@@ -112,7 +107,19 @@ impl Swaps {
     pub fn new(store: Arc<PolicyStore>, started: Config, gate: GateHandle, events: Events) -> Self {
         let mut sight = Sight::from([(started.file.clone(), Some(started.file_digest()))]);
         sight.extend(files::modules(&store.running()));
-        Self { store, started, gate, events, tried: Mutex::new(sight) }
+        let in_force = watch::Sender::new(Arc::new(started.clone()));
+        let takers = Takers::default();
+        Self { store, started, in_force, takers, gate, events, tried: Mutex::new(sight) }
+    }
+
+    /// Has somebody take over what changes with each reload from now on.
+    pub fn tell(&self, taker: Taker) {
+        self.takers.add(taker);
+    }
+
+    /// The configuration in force, but for keys that wait for the next start.
+    pub fn in_force(&self) -> Arc<Config> {
+        self.in_force.borrow().clone()
     }
 
     /// The running policies.
@@ -151,7 +158,7 @@ impl Swaps {
         Ok(self.gate.change(mode, trigger).await?)
     }
 
-    /// Reads the configuration file again and swaps to its policies and its mode; with `dry_run` only says
+    /// Reads the configuration file again and takes it over: policies, mode and keys; with `dry_run` only says
     /// what would be different. Goes on to its end even if nobody waits for it.
     ///
     /// # Errors
@@ -199,10 +206,16 @@ impl Swaps {
 
     /// Looks at the files again and again, and reloads when one is another and has been so for two looks:
     /// a file that is being written is left alone until it is whole. Runs until shutdown.
-    pub async fn watch_files(self: Arc<Self>, interval: Duration, mut down: watch::Receiver<bool>) {
+    pub async fn watch_files(self: Arc<Self>, mut down: watch::Receiver<bool>) {
+        let mut in_force = self.in_force.subscribe();
         let watching = async {
             let (mut eyes, mut last) = (Eyes::default(), Sight::new());
             loop {
+                // Never, until a reload brings an interval.
+                let interval = match in_force.wait_for(|config| !config.swap.watch.is_zero()).await {
+                    Ok(config) => config.swap.watch,
+                    Err(_) => return,
+                };
                 sleep(interval).await;
                 let tried = self.tried();
                 let paths: Vec<_> = tried.keys().cloned().collect();
@@ -240,18 +253,24 @@ impl Swaps {
         if !dry_run {
             *self.tried.lock().unwrap_or_else(PoisonError::into_inner) = sight;
         }
-        let config = config.map_err(Refused::from)?;
-        let restart_needed = self.started.restart_keys(&config);
-        if !dry_run && !restart_needed.is_empty() {
-            self.events.emit(Event::ConfigRestartNeeded {
-                reason: Reason::ConfigRestartNeeded,
-                keys: restart_needed.clone(),
-            });
-        }
-        let proposal = self
-            .store
-            .prepare(turn, specs(&config.policies))
-            .map_err(|faults| Refused::policies(&config, faults))?;
+        let mut config = config.map_err(Refused::from)?;
+        let in_force = self.in_force();
+        // In shadow mode nobody is served; what miners were promised stays as it is until the next start.
+        config.serving = config.serving.or_else(|| in_force.serving.clone());
+        let Changes { taken: reloaded, waiting: restart_needed } = self.started.changes(&in_force, &config);
+        let looked = self.takers.look(&in_force, &config);
+        let prepared = self.store.prepare(turn, specs(&config.policies));
+        let (takeovers, proposal) = match (looked, prepared) {
+            (Ok(takeovers), Ok(proposal)) => (takeovers, proposal),
+            (looked, prepared) => {
+                let (of_rooms, of_policies) = (looked.err(), prepared.err());
+                return Err(Refused::new(
+                    &config,
+                    of_rooms.unwrap_or_default(),
+                    of_policies.unwrap_or_default(),
+                ));
+            }
+        };
         let reason_code =
             if proposal.is_running() { Reason::PolicySetUnchanged } else { Reason::PolicySetSwapped };
         let duration_ms = u64::try_from(proposal.took().as_millis()).unwrap_or(u64::MAX);
@@ -262,14 +281,35 @@ impl Swaps {
             proposal.difference().clone()
         } else {
             if to != from {
-                // Before the swap, which cannot fail and gives the turn back.
+                // Before the rest, which cannot fail; the swap gives the turn back.
                 self.gate.change_blocking(to, trigger)?;
             }
+            self.take_over(trigger, config, takeovers, &reloaded, &restart_needed);
             // Said first, so that no verdict of the set stands before it.
             self.events.emit(swapped(reason_code, trigger, duration_ms, &proposal));
             proposal.commit()
         };
-        Ok(SwapReport { reason_code, dry_run, difference, mode, restart_needed, duration_ms })
+        Ok(SwapReport { reason_code, dry_run, difference, mode, reloaded, restart_needed, duration_ms })
+    }
+
+    fn take_over(
+        &self,
+        trigger: Trigger,
+        config: Config,
+        takeovers: Vec<Takeover>,
+        reloaded: &[String],
+        restart_needed: &[String],
+    ) {
+        takeovers.into_iter().for_each(|takeover| takeover());
+        self.in_force.send_replace(Arc::new(config));
+        if !reloaded.is_empty() {
+            let (reason, keys) = (Reason::ConfigReloaded, reloaded.to_vec());
+            self.events.emit(Event::ConfigReloaded { reason, trigger, keys });
+        }
+        if !restart_needed.is_empty() {
+            let (reason, keys) = (Reason::ConfigRestartNeeded, restart_needed.to_vec());
+            self.events.emit(Event::ConfigRestartNeeded { reason, keys });
+        }
     }
 
     /// Says a refusal, unless nothing was to be changed anyway.
@@ -302,56 +342,4 @@ fn swapped(reason: Reason, trigger: Trigger, duration_ms: u64, proposal: &Propos
         difference: difference.counts,
         duration_ms,
     })
-}
-
-impl Refused {
-    fn policies(config: &Config, faults: Vec<PolicyFault>) -> Self {
-        let line = |name: &str| config.policies.iter().find(|p| p.name == name).map(|p| p.line);
-        let fault = |fault: PolicyFault| {
-            let place = line(&fault.policy).map_or_else(String::new, |line| format!(":{line}"));
-            SwapFault {
-                place: format!("{}{place}", config.file.display()),
-                policy: Some(fault.policy).filter(|name| !name.is_empty()),
-                reason: fault.reason,
-                detail: fault.detail,
-            }
-        };
-        let faults: Vec<_> = faults.into_iter().map(fault).collect();
-        let detail = format!("the policies of the file have {} faults; nothing was changed", faults.len());
-        Self { reason_code: Reason::PolicySwapRefused, detail, faults }
-    }
-}
-
-impl From<ConfigFaults> for Refused {
-    fn from(faults: ConfigFaults) -> Self {
-        let fault = |(place, message): (String, &str)| SwapFault {
-            place,
-            policy: None,
-            reason: Reason::ConfigInvalid,
-            detail: message.to_owned(),
-        };
-        let faults: Vec<_> =
-            faults.iter().map(|fault| (faults.place(fault), fault.message.as_str())).map(fault).collect();
-        let detail = format!("the configuration has {} faults; nothing was changed", faults.len());
-        Self { reason_code: Reason::ConfigInvalid, detail, faults }
-    }
-}
-
-impl From<Ended> for Refused {
-    fn from(_: Ended) -> Self {
-        let detail = "the gateway is ending; the mode counts no more".into();
-        Self { reason_code: Reason::ShutdownDrain, detail, faults: Vec::new() }
-    }
-}
-
-impl From<Busy> for Refused {
-    fn from(busy: Busy) -> Self {
-        Self { reason_code: Busy::REASON, detail: busy.to_string(), faults: Vec::new() }
-    }
-}
-
-impl From<NoPreviousSet> for Refused {
-    fn from(none: NoPreviousSet) -> Self {
-        Self { reason_code: NoPreviousSet::REASON, detail: none.to_string(), faults: Vec::new() }
-    }
 }

@@ -54,12 +54,12 @@ pub async fn serve(success_batch: u32) -> Result<()> {
         standard_success_batch: success_batch,
         extended_success_batch: success_batch,
         accept_held_shares: true,
+        certificate_validity: hour,
+        reconnect: None,
     };
     let parts = ServerParts {
         limits,
-        reconnect: None,
         authority: AuthoritySecretKey::generate(),
-        certificate_validity: hour,
         users: UserCheck::Open,
         work: seen,
         ledger: Ledger::unrecorded(),

@@ -7,7 +7,7 @@ use reservegrid_load::{
     bare, hostile,
     pool::Pool,
     scenario::{
-        arrive, crowd, miners_gently,
+        arrive, crowd, miners_gently, scrape,
         shares::{self, Kind},
         tips,
     },
@@ -105,6 +105,15 @@ enum Command {
         #[arg(long, default_value_t = 15)]
         seconds: u64,
     },
+    /// What a Prometheus that scrapes ten times a second costs miners.
+    Scrape {
+        /// Connections, each with a channel.
+        #[arg(long, default_value_t = 1_000)]
+        connections: usize,
+        /// Seconds of each turn, with and without it.
+        #[arg(long, default_value_t = 5)]
+        seconds: u64,
+    },
     /// Is hostile until its input ends.
     #[command(hide = true)]
     BeHostile {
@@ -133,7 +142,8 @@ async fn main() -> Result<()> {
             measure_idle(target, 10_000, 4).await?;
             measure_tips(target, 5_000, 5).await?;
             measure_tips(target, 10_000, 5).await?;
-            measure_hostile(target, 2_000, Duration::from_secs(15)).await
+            measure_hostile(target, 2_000, Duration::from_secs(15)).await?;
+            scrape::measure(1_000, Duration::from_secs(5)).await
         }
         Command::Shares { target, connections, each, runs, ledger } => {
             measure_shares(target, connections, each, runs, ledger.as_deref()).await
@@ -143,6 +153,9 @@ async fn main() -> Result<()> {
         Command::Tips { target, connections, tips } => measure_tips(target, connections, tips).await,
         Command::Hostile { target, connections, seconds } => {
             measure_hostile(target, connections, Duration::from_secs(seconds)).await
+        }
+        Command::Scrape { connections, seconds } => {
+            scrape::measure(connections, Duration::from_secs(seconds)).await
         }
         Command::BeHostile { address, connections, kind } => be_hostile(address, connections, kind).await,
         Command::ServeBare { success_batch } => bare::serve(success_batch).await,

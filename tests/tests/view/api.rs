@@ -1,11 +1,10 @@
 //! The HTTP surface: what it shows, who may ask, and events as they happen.
 
-use super::{Pool, config};
-use anyhow::{Context, Result, bail, ensure};
-use reqwest::{Client, Method, Response, StatusCode};
+use super::{Pool, config, stream::Stream};
+use anyhow::{Context, Result, ensure};
+use reqwest::{Client, Method, StatusCode};
 use reservegrid_tests::{gateway::DEADLINE, wait};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 async fn json_of(url: &str) -> Result<Value> {
     let response = Client::new().get(url).send().await?;
@@ -154,52 +153,6 @@ async fn a_token_that_looks_changes_nothing_and_what_is_refused_is_counted() -> 
         ensure!(Client::new().get(format!("{api}{path}")).send().await?.status() == StatusCode::OK, "{path}");
     }
     Ok(())
-}
-
-/// One message of a stream: its event, its id and its data.
-#[derive(Debug)]
-struct Message {
-    event: String,
-    id: String,
-    data: Value,
-}
-
-struct Stream {
-    response: Response,
-    text: String,
-}
-
-impl Stream {
-    async fn open(api: &str, query: &str, last: Option<&str>) -> Result<Self> {
-        let mut request = Client::new().get(format!("{api}/v1/events?{query}"));
-        if let Some(last) = last {
-            request = request.header("last-event-id", last);
-        }
-        let response = request.send().await?;
-        ensure!(response.status() == StatusCode::OK, "{}: {}", response.status(), response.text().await?);
-        Ok(Self { response, text: String::new() })
-    }
-
-    /// The next message; signs of life are passed over.
-    async fn next(&mut self) -> Result<Message> {
-        loop {
-            while let Some((message, rest)) = self.text.split_once("\n\n") {
-                let field = |name: &str| {
-                    let found = message.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")));
-                    found.unwrap_or_default().to_owned()
-                };
-                let (event, id, data) = (field("event"), field("id"), field("data"));
-                self.text = rest.to_owned();
-                if !event.is_empty() {
-                    return Ok(Message { event, id, data: serde_json::from_str(&data)? });
-                }
-            }
-            match timeout(DEADLINE, self.response.chunk()).await.context("nothing came")?? {
-                Some(chunk) => self.text.push_str(std::str::from_utf8(&chunk)?),
-                None => bail!("the stream ended"),
-            }
-        }
-    }
 }
 
 #[tokio::test]

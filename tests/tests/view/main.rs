@@ -1,11 +1,15 @@
 //! The operator's view of a running gateway: its HTTP surface, the event stream, the dashboard in a real
-//! browser, a real Prometheus with the alerts of the examples, and the quick start.
+//! browser, a real Prometheus with the alerts of the examples, logs, reloads, and the quick start.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod alerts;
 mod api;
 mod dashboard;
+mod logs;
 mod quick_start;
+mod reload;
+mod stream;
+mod surface;
 
 use anyhow::Result;
 use reservegrid_tests::{

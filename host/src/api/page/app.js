@@ -6,7 +6,7 @@ import { bars, lines } from "/page/charts.js";
 const EVENTS = [
   "gateway_started", "gateway_stopped", "source_up", "source_down", "source_stale", "template_judged",
   "policy_set_swapped", "policy_set_unchanged", "policy_set_rolled_back", "policy_swap_refused",
-  "config_restart_needed", "work_released", "tip_changed", "tip_served", "gate_held", "gate_resumed",
+  "config_reloaded", "config_restart_needed", "work_released", "tip_changed", "tip_served", "gate_held", "gate_resumed",
   "gate_expired", "mode_changed", "work_failed", "forward_status", "ledger_failed", "block_found",
 ];
 const MAX = 300;
@@ -71,7 +71,7 @@ function drawOverview() {
   $("phase").dataset.phase = shadow ? (readiness.ready ? "following" : "switching") : gate.phase;
   put("phase-name", shadow ? "Shadow" : gate.phase[0].toUpperCase() + gate.phase.slice(1));
   const since = age(Math.max(0, Date.now() - gate.phase_since_ms));
-  put("phase-words", shadow ? "Templates are judged and written down. Nobody is served." : `${PHASES[gate.phase]} For ${since}.`);
+  put("phase-words", shadow ? "Templates are judged and written down. Nobody is served." : `${PHASES[gate.phase]} For ${since.replaceAll(" ", "\u00a0")}.`);
   const said = [...readiness.troubles.map((t) => [t, "tone-bad"]), ...readiness.warnings.map((t) => [t, "tone-warn"])];
   $("troubles").replaceChildren(...said.map(([t, tone]) => h("li", {}, h("b", { class: `${tone} mono` }, t.reason_code), ` ${t.meaning}`)));
   put("version", version);
@@ -94,10 +94,10 @@ function drawOverview() {
   toggle.dataset.mode = other;
 }
 
-/** What a step says, in words, and its tone. */
 // Why work goes out that is the first on its tip.
 const firstOnTip = ["prevhash_switched", "prevhash_activated", "coinbase_only_admitted"];
 
+/** What a step says, in words, and its tone. */
 function words(step) {
   const tip = (hash) => short(hash);
   switch (step.event) {
@@ -118,6 +118,7 @@ function words(step) {
     case "policy_set_rolled_back": return [`Policies rolled back: ${step.policies.join(", ")}`, "info"];
     case "policy_set_unchanged": return ["Policies are the same as before", ""];
     case "policy_swap_refused": return [`Policies refused: ${step.detail}`, "bad"];
+    case "config_reloaded": return [`Configuration read again (${step.trigger}): ${step.keys.join(", ")}`, "info"];
     case "config_restart_needed": return [`Waits for a restart: ${step.keys.join(", ")}`, "warn"];
     case "block_found": return [`Block ${step.height.toLocaleString("en")} by ${step.user_identity}: ${step.reason}`, step.reason === "block_submitted" ? "good" : "bad"];
     case "forward_status": return [`Pool: ${step.reason}: ${step.detail}`, step.reason === "forward_retrying" ? "warn" : "good"];
@@ -263,6 +264,8 @@ function drawDifference(report) {
     h("p", {}, h("b", {}, report.dry_run ? "Nothing was changed. " : `${report.reason_code}. `), words),
     report.dry_run && report.reason_code !== "policy_set_unchanged" ? h("p", { class: "quiet" }, `The proposed set is ${short(proposed)}.`) : "",
     h("ul", {}, ...changed.slice(0, 12).map((template) => h("li", {}, `${count(template.height)} ${short(template.template)}: ${said(template.running)} → ${said(template.proposed)}`))),
+    report.reloaded.length ? h("p", {}, `${report.dry_run ? "These keys would take effect" : "These keys have taken effect"}: ${report.reloaded.join(", ")}`) : "",
+    report.mode.from !== report.mode.to ? h("p", {}, `The mode: ${report.mode.from} → ${report.mode.to}`) : "",
     report.restart_needed.length ? h("p", { class: "tone-warn" }, `These wait for the next start: ${report.restart_needed.join(", ")}`) : "");
 }
 
@@ -288,14 +291,14 @@ async function change(button, work) {
 
 function wire() {
   $("compare").addEventListener("click", () => change($("compare"), async () => {
-    const report = await request("POST", "/v1/policies/swap?dry_run=true");
+    const report = await request("POST", "/v1/reload?dry_run=true");
     drawDifference(report);
-    state.compared = report.reason_code !== "policy_set_unchanged";
+    state.compared = report.reason_code !== "policy_set_unchanged" || report.reloaded.length > 0 || report.mode.from !== report.mode.to;
     $("swap").disabled = !state.compared;
   }));
   $("swap").addEventListener("click", async () => {
-    if (!(await sure("Swap the policies?", "The policies of the configuration file judge from then on. The running ones can be brought back."))) return;
-    await change($("swap"), async () => drawDifference(await request("POST", "/v1/policies/swap")));
+    if (!(await sure("Take over the file?", "The policies, the mode and the keys of the configuration file count from then on. The running policies can be brought back."))) return;
+    await change($("swap"), async () => drawDifference(await request("POST", "/v1/reload")));
     $("swap").disabled = true;
   });
   $("rollback").addEventListener("click", async () => {

@@ -111,7 +111,7 @@ impl Session {
                 return self.refuse(request_id, user, reason, out);
             }
         };
-        match self.shared.users.known(&request.user_identity, now) {
+        match self.shared.tunables.users.load().known(&request.user_identity, now) {
             Some(Ok(())) => self.admit(request_id, request, now, out),
             Some(Err(reason)) => {
                 self.nuisance(now);
@@ -180,15 +180,15 @@ impl Session {
         now: Instant,
         out: &mut Outbox,
     ) -> Result<(), Close> {
-        if self.channels.len() >= self.shared.limits.max_channels_per_connection {
+        if self.channels.len() >= self.shared.limits().max_channels_per_connection {
             self.nuisance(now);
             return self.refuse(request_id, request.user_identity, Reason::ChannelLimitExceeded, out);
         }
-        let Ok(place) = self.shared.channels.clone().try_acquire_owned() else {
+        let Some(place) = self.shared.channels.take(self.shared.limits().max_channels) else {
             return self.refuse(request_id, request.user_identity, Reason::ChannelCapacityExhausted, out);
         };
         let id = next(&mut self.opening.next_channel_id);
-        let (prefix, terms) = (self.shared.extranonces.next(), self.shared.limits.terms);
+        let (prefix, terms) = (self.shared.extranonces.next(), self.shared.limits().terms);
         let mut channel = Channel::open(id, prefix, request, terms, self.work.job.as_deref(), place, now);
         let difficulty = target::difficulty(channel.target);
         self.seat.open(id, channel.kind.name(), &channel.user_identity, difficulty);

@@ -79,7 +79,7 @@ impl Session {
             self.shared.ledger.block(lost.clone());
             self.shared.events.emit(Event::BlockFound(lost));
         }
-        if self.work.held && !self.shared.limits.accept_held_shares {
+        if self.work.held && !self.shared.limits().accept_held_shares {
             return Err(Reason::ShareHeld);
         }
         let quota = self.unanswered.clone().try_acquire_owned().map_err(|_| Reason::PeerQuotaExceeded);
@@ -153,8 +153,8 @@ impl Session {
     /// Shares that one Success may answer.
     fn batch(&self, channel_id: u32) -> u32 {
         match self.channels.get(&channel_id).map(|channel| channel.kind) {
-            Some(Kind::Extended) => self.shared.limits.extended_success_batch,
-            _ => self.shared.limits.standard_success_batch,
+            Some(Kind::Extended) => self.shared.limits().extended_success_batch,
+            _ => self.shared.limits().standard_success_batch,
         }
     }
 

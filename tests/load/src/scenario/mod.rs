@@ -2,6 +2,7 @@
 
 pub mod arrive;
 pub mod crowd;
+pub mod scrape;
 pub mod shares;
 pub mod tips;
 
