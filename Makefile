@@ -33,7 +33,7 @@ export RESERVEGRID_PROMETHEUS_DIR := $(CACHE)/prometheus
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test interop fuzz crash build policies node browser prometheus docs screenshots lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
+.PHONY: run test interop fuzz crash build policies container node browser prometheus docs screenshots lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
@@ -65,6 +65,9 @@ policies: $(POLICY_WASM) ## the standard policies as WebAssembly, in target/poli
 $(POLICY_WASM): $(TARGET)/policies/%.wasm: $$(shell find policies/$$* -type f) $(POLICY_INPUTS) | build wasm-toolchain
 	@mkdir -p $(@D)
 	$(BIN) policy build policies/$* --out $@
+
+container: ## the image of examples/container, with podman, buildah or docker
+	@scripts/container.sh
 
 node: ## a Bitcoin node for the tests
 	@scripts/get-node.sh $(RESERVEGRID_NODE_DIR)

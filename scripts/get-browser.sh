@@ -5,26 +5,11 @@
 #
 # Debian's chromium-headless-shell of this machine's own release, unpacked under DIR with the libraries it
 # needs; it runs with this machine's C library. Running it again does nothing.
-set -euo pipefail
-
-say() { echo "browser: $*" >&2; }
-fail() {
-    say "$*"
-    exit 1
-}
-
-[ $# -eq 1 ] || fail "usage: scripts/get-browser.sh DIR"
-dir=$(realpath -m "$1")
-if [ -x "$dir/chromium" ] && "$dir/chromium" --version >/dev/null 2>&1; then
-    exit 0
-fi
-# shellcheck source=/dev/null
-suite=$(. /etc/os-release && if [ "${ID:-}" = debian ]; then echo "${VERSION_CODENAME:-trixie}"; else echo trixie; fi)
-mkdir -p "$(dirname "$dir")"
-work=$(mktemp -d "$dir.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+# shellcheck source=scripts/fetched.sh
+. "$(dirname "$0")/fetched.sh"
+begin browser "${1:-}" chromium
 RESERVEGRID_DEBIAN_ALSO='fonts-dejavu-(core|mono)|fontconfig-config|chromium-common' \
-    "$(dirname "$0")/debian-root.sh" "$work" "$suite" chromium-headless-shell fonts-dejavu-core fontconfig-config ||
+    "$(dirname "$0")/debian-root.sh" "$work" "$(debian_release)" chromium-headless-shell fonts-dejavu-core fontconfig-config ||
     fail "there is no browser: put a headless Chromium into $dir/chromium yourself"
 
 # The machine's own C library runs it; another one beside it would not fit.
@@ -55,8 +40,4 @@ chmod +x "$work/chromium"
 version=$("$work/chromium" --version 2>/dev/null) || fail "the unpacked browser does not start: $("$work/chromium" --version 2>&1 | tail -n 2)"
 
 rm -f "$work/fonts.conf"
-chmod 755 "$work"
-rm -rf "$dir"
-mv "$work" "$dir"
-trap - EXIT
-say "$version in $dir"
+finish "$version"

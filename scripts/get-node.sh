@@ -6,25 +6,10 @@
 # Debian's bitcoin-knots package and every library it needs are downloaded with apt's own signature
 # check, from a package list of its own, and unpacked under DIR; they run with the C library they came with.
 # Running it again does nothing; what stops half way leaves nothing behind that looks finished.
-set -euo pipefail
-
+# shellcheck source=scripts/fetched.sh
+. "$(dirname "$0")/fetched.sh"
 suites=${RESERVEGRID_NODE_SUITES:-trixie trixie-backports} # "sid" has the package too
-
-say() { echo "node: $*" >&2; }
-fail() {
-    say "$*"
-    exit 1
-}
-
-[ $# -eq 1 ] || fail "usage: scripts/get-node.sh DIR"
-dir=$(realpath -m "$1")
-if [ -x "$dir/bitcoind" ] && "$dir/bitcoind" --version >/dev/null 2>&1; then
-    exit 0
-fi
-
-mkdir -p "$(dirname "$dir")"
-work=$(mktemp -d "$dir.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+begin node "${1:-}" bitcoind bitcoin-cli
 "$(dirname "$0")/debian-root.sh" "$work" "$suites" bitcoin-knots ||
     fail "there is no node: put a bitcoind (Core or Knots, 28 or later) and bitcoin-cli into $dir yourself"
 
@@ -41,8 +26,4 @@ RUN
 done
 version=$("$work/bitcoind" --version | head -n 1) || fail "the unpacked node does not start"
 
-chmod 755 "$work"
-rm -rf "$dir"
-mv "$work" "$dir"
-trap - EXIT
-say "$version in $dir"
+finish "$version"

@@ -8,6 +8,7 @@
 //! - [`client`]: a raw Stratum V2 client on foreign code, polite or not
 //! - [`sv1`]: a Stratum V1 miner, for proxies in front of the gateway
 //! - [`browser`]: a headless Chromium; [`prometheus`]: a real Prometheus
+//! - [`pair`]: a gateway with two miners and one policy
 //! - [`gateway`]: the gateway and the CPU miner as processes, their configuration and their events
 //!
 //! Everything ends with its handle, waits for conditions with a deadline and for nothing else, and
@@ -20,6 +21,7 @@ pub mod client;
 pub mod gateway;
 pub mod mempool;
 pub mod node;
+pub mod pair;
 pub mod process;
 pub mod prometheus;
 pub mod scripted;

@@ -7,7 +7,8 @@ use reqwest::{Client, Method, StatusCode};
 use reservegrid_tests::{
     account::check_every_share_has_one_result,
     backend::Backend,
-    gateway::{Channel, DEADLINE, Gateway, GatewayConfig, Miner, command, policy},
+    gateway::{DEADLINE, Gateway, GatewayConfig, Miner, command, policy},
+    pair::{self, TOO_MUCH, floor, with_floor},
     process::Process,
 };
 use serde_json::{Value, json};
@@ -15,32 +16,13 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 
 const SECRET: &str = "a secret of the pool";
-/// No template of the embedded chain pays that much.
-const TOO_MUCH: u64 = 1_000_000_000;
-
-fn floor(min_avg_fee: u64) -> Value {
-    json!({ "min_avg_fee": { "low": min_avg_fee, "mid": min_avg_fee, "high": min_avg_fee } })
-}
-
 /// Blocks are too hard to find, so templates change when the source refreshes them and at no other time.
 fn config(backend: &Backend, refresh: &str, min_avg_fee: u64) -> Result<GatewayConfig> {
-    GatewayConfig::new("inline")?
-        .embedded("1b00ffff", 20)
-        .set("source", "refresh", refresh)
-        .set("gate", "verdict_timeout", "10s")
-        .set("gate", "hold_timeout", "2m")
-        // Every hash a share, or nearly: the miners are slow.
-        .set("miners", "shares_per_minute", 600.0)
-        .set("miners", "vardiff", "off")
-        .set("miners", "min_difficulty", 0.0)
-        .set("api", "listen", "127.0.0.1:0")
-        .set("swap", "watch", "0s")
-        .pool(backend)
-        .policy("fee-floor", &policy("fee-floor")?, &floor(min_avg_fee))
-}
-
-fn with_floor(config: &GatewayConfig, min_avg_fee: u64) -> Result<GatewayConfig> {
-    config.clone().without_policies().policy("fee-floor", &policy("fee-floor")?, &floor(min_avg_fee))
+    Ok(pair::config(backend, min_avg_fee)?.set("source", "refresh", refresh).set(
+        "gate",
+        "hold_timeout",
+        "2m",
+    ))
 }
 
 /// A gateway with a miner on each kind of channel, each of which has a share accepted already.
@@ -54,17 +36,7 @@ struct Pool {
 impl Pool {
     async fn start(backend: Backend, config: GatewayConfig) -> Result<Self> {
         let mut gateway = Gateway::start(&config).await?;
-        let miners = [
-            Miner::start(&gateway, Channel::Standard, 40, "alice")?,
-            Miner::start(&gateway, Channel::Extended, 40, "bob")?,
-        ];
-        gateway
-            .wait_until("a share of both", DEADLINE, |events| {
-                ["alice", "bob"].iter().all(|user| {
-                    events.iter().any(|e| e["event"] == "share_accepted" && e["user_identity"] == *user)
-                })
-            })
-            .await?;
+        let miners = pair::miners(&mut gateway, 40).await?;
         Ok(Self { backend, gateway, miners, config })
     }
 

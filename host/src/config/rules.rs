@@ -228,3 +228,7 @@ fn policies(reader: &mut Reader, mode: Option<Mode>) -> Option<Vec<PolicyEntry>>
     }
     entries
 }
+
+#[cfg(test)]
+#[path = "rules_tests.rs"]
+mod tests;

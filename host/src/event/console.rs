@@ -59,7 +59,7 @@ impl Line {
                     text += &format!("\n{:18} miners: stratum2+tcp://{listen}/{key}", "");
                 }
                 if let Some(api) = &e.api {
-                    text += &format!("\n{:18} HTTP: http://{api}/v1/", "");
+                    text += &format!("\n{:18} dashboard: http://{api}/", "");
                 }
                 line("gateway", CYAN, text)
             }

@@ -194,7 +194,8 @@ impl Gateway {
         let (stale_after, flow_settings) = reload::flow_and_source(&swaps, &config);
         let (news, news_seen) = mpsc::channel(1);
         let watcher = source::Watcher { source, stale_after, news, ask: ask.clone(), events: events.clone() };
-        let flow::FlowSettings { timings, coinbase_only } = settings::flow(&config);
+        let flow::FlowSettings { timings, coinbase_only } =
+            settings::flow(&config.gate, &settings::maker(&config));
         let flow = flow::Flow {
             gate: Gate::new(config.mode, timings, Instant::now()),
             seat,

@@ -30,10 +30,11 @@ pub(super) fn flow_and_source(
     config: &Config,
 ) -> (watch::Receiver<Duration>, watch::Receiver<FlowSettings>) {
     let (source, source_seen) = watch::channel(config.source.stale_after());
-    let (flow, flow_seen) = watch::channel(settings::flow(config));
+    let maker = settings::maker(config);
+    let (flow, flow_seen) = watch::channel(settings::flow(&config.gate, &maker));
     tell(swaps, move |new| {
         let (source, flow) = (source.clone(), flow.clone());
-        let (stale_after, settings) = (new.source.stale_after(), settings::flow(new));
+        let (stale_after, settings) = (new.source.stale_after(), settings::flow(&new.gate, &maker));
         Box::new(move || {
             source.send_replace(stale_after);
             flow.send_replace(settings);

@@ -2,22 +2,28 @@
 
 use super::{coinbase_only::CoinbaseOnlyPlan, flow::FlowSettings};
 use crate::{
-    config::{CoinbaseOnly, Config, HeldShares, Miners, Pool, Record, Switch},
+    config::{CoinbaseOnly, Config, Gate, HeldShares, Miners, Pool, Record, Switch},
     gate::Timings,
     ledger::{forward::Requests, secret::SigningKeys},
     miner::{DoorLimits, Limits, PoolQuestions, Terms, UserCheck},
     record::Keep,
     share::target,
-    template::{self, CoinbaseSpec},
+    template::{CoinbaseSpec, coinbase_only::CoinbaseOnly as Maker},
 };
 use std::sync::Arc;
 
-pub(super) fn flow(config: &Config) -> FlowSettings {
-    let coinbase_only = coinbase_only_plan(config);
+/// The flow's; `maker` is that of the start, since what a coinbase pays changes for all templates or for none.
+pub(super) fn flow(gate: &Gate, maker: &Maker) -> FlowSettings {
+    let ahead = match gate.coinbase_only {
+        CoinbaseOnly::Off => None,
+        CoinbaseOnly::Fallback => Some(false),
+        CoinbaseOnly::Ahead => Some(true),
+    };
+    let coinbase_only = ahead.map(|ahead| CoinbaseOnlyPlan { maker: maker.clone(), ahead, wanted: None });
     let timings = Timings {
-        verdict_timeout: config.gate.verdict_timeout,
-        hold_timeout: config.gate.hold_timeout,
-        coinbase_only_after: coinbase_only.is_some().then_some(config.gate.coinbase_only_after),
+        verdict_timeout: gate.verdict_timeout,
+        hold_timeout: gate.hold_timeout,
+        coinbase_only_after: coinbase_only.is_some().then_some(gate.coinbase_only_after),
     };
     FlowSettings { timings, coinbase_only }
 }
@@ -75,15 +81,7 @@ pub(super) fn coinbase_spec(config: &Config) -> CoinbaseSpec {
     CoinbaseSpec { payout: config.coinbase.payout.clone(), tag: config.coinbase.tag.clone() }
 }
 
-fn coinbase_only_plan(config: &Config) -> Option<CoinbaseOnlyPlan> {
-    let ahead = match config.gate.coinbase_only {
-        CoinbaseOnly::Off => return None,
-        CoinbaseOnly::Fallback => false,
-        CoinbaseOnly::Ahead => true,
-    };
-    let maker = template::coinbase_only::CoinbaseOnly {
-        network: config.source.network(),
-        coinbase: coinbase_spec(config),
-    };
-    Some(CoinbaseOnlyPlan { maker, ahead, wanted: None })
+/// What makes templates without transactions.
+pub(super) fn maker(config: &Config) -> Maker {
+    Maker { network: config.source.network(), coinbase: coinbase_spec(config) }
 }

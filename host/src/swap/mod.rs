@@ -216,7 +216,10 @@ impl Swaps {
                     Ok(config) => config.swap.watch,
                     Err(_) => return,
                 };
-                sleep(interval).await;
+                tokio::select! {
+                    () = sleep(interval) => {}
+                    _ = in_force.changed() => continue,
+                }
                 let tried = self.tried();
                 let paths: Vec<_> = tried.keys().cloned().collect();
                 let looked = spawn_blocking(move || {

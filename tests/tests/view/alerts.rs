@@ -1,10 +1,11 @@
 //! A real Prometheus scrapes the gateway and evaluates the alerts of the examples, while things go wrong.
 
-use super::{Pool, TOO_MUCH, config, with_floor};
+use super::{Pool, config};
 use anyhow::{Result, ensure};
 use reservegrid_tests::{
     backend::Behaviour,
     gateway::DEADLINE,
+    pair::{TOO_MUCH, with_floor},
     prometheus::{Prometheus, promtool},
 };
 

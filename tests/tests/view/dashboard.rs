@@ -1,8 +1,8 @@
 //! The dashboard in a real browser: what a person sees of a rejection, and changes at the keyboard.
 
-use super::{Pool, config, with_floor};
+use super::{Pool, config};
 use anyhow::{Context, Result, ensure};
-use reservegrid_tests::{browser::Browser, gateway::DEADLINE};
+use reservegrid_tests::{browser::Browser, gateway::DEADLINE, pair::with_floor};
 use serde_json::Value;
 use std::path::PathBuf;
 

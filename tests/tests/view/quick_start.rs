@@ -47,8 +47,8 @@ async fn the_shadow_example_gives_a_verdict_on_a_real_nodes_template() -> Result
     let line = line.await?;
     ensure!(line.contains("sat fees") && line.contains("judged in"), "{line}");
     let out = gateway.stdout();
-    let told = out.lines().find_map(|line| line.split_once("HTTP: http://"));
-    let address = told.context("no address of the HTTP surface")?.1.trim_end_matches("/v1/");
+    let told = out.lines().find_map(|line| line.split_once("dashboard: http://"));
+    let address = told.context("no address of the HTTP surface")?.1.trim_end_matches('/');
     let page = reqwest::get(format!("http://{address}/")).await?.text().await?;
     ensure!(page.contains("<title>ReserveGrid</title>"), "{page}");
     let ready = reqwest::get(format!("http://{address}/v1/ready")).await?;
