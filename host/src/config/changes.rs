@@ -25,9 +25,8 @@ impl Config {
                 ];
                 keys.add_where("source", &differing);
             }
-            (Source::Embedded(_), Source::Node(_)) | (Source::Node(_), Source::Embedded(_)) => {
-                keys.add("source", &["kind"]);
-            }
+            (Source::Provider(old), Source::Provider(new)) => keys.add("source", &old.differences(new)),
+            (Source::Embedded(_) | Source::Node(_) | Source::Provider(_), _) => keys.add("source", &["kind"]),
         }
         let coinbase = [
             ("payout_address", self.coinbase.payout != new.coinbase.payout),

@@ -81,6 +81,8 @@ fn kind(rust: &'static str) -> &'static str {
         "Url" => "URL",
         "Network" => "network",
         "Address<NetworkUnchecked>" => "Bitcoin address",
+        "Elsewhere" => "host and port",
+        "AuthorityPublicKey" => "authority key",
         "CompactTarget" => "compact target",
         "[u8; 32]" => "SHA-256",
         "serde_json::Value" => "table",

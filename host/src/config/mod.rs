@@ -32,7 +32,7 @@ pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
     Api, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger,
-    Miners, NodeSource, PolicyEntry, Pool, Record, Rotation, SECTIONS, Swap, Switch,
+    Miners, NodeSource, PolicyEntry, Pool, ProviderSource, Record, Rotation, SECTIONS, Swap, Switch,
 };
 pub use value::ByteSize;
 
@@ -110,6 +110,8 @@ pub struct Serving {
 pub enum Source {
     /// A Bitcoin node over JSON-RPC.
     Node(NodeSource),
+    /// An SV2 Template Provider.
+    Provider(ProviderSource),
     /// The chain inside the process (regtest rules).
     Embedded(EmbeddedSource),
 }
@@ -119,6 +121,7 @@ impl Source {
     pub fn network(&self) -> Network {
         match self {
             Self::Node(node) => node.network,
+            Self::Provider(provider) => provider.network,
             Self::Embedded(_) => Network::Regtest,
         }
     }
@@ -127,6 +130,7 @@ impl Source {
     pub fn stale_after(&self) -> Duration {
         match self {
             Self::Node(node) => node.stale_after,
+            Self::Provider(provider) => provider.stale_after,
             Self::Embedded(embedded) => embedded.stale_after,
         }
     }

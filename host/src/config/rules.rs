@@ -7,13 +7,16 @@ use super::{
     reader::Reader,
     sections::{
         Api, Coinbase, CoinbaseKeys, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate,
-        Ledger, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind,
-        Swap, Top, key_names,
+        Ledger, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, ProviderSource, Record,
+        SourceKey, SourceKind, Swap, Top, key_names,
     },
 };
 use crate::policy::Enforcement;
 use bitcoin::Network;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Reads the whole tree. `None` when there was a fault; the reader has it.
 pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
@@ -63,23 +66,38 @@ fn source(reader: &mut Reader) -> Option<Source> {
         }
         return None;
     };
-    let (keys, others) = match kind {
-        SourceKind::Node => (NodeKeys::KEYS, EmbeddedSource::KEYS),
-        SourceKind::Embedded => (EmbeddedSource::KEYS, NodeKeys::KEYS),
+    let keys = match kind {
+        SourceKind::Node => NodeKeys::KEYS,
+        SourceKind::Provider => ProviderSource::KEYS,
+        SourceKind::Embedded => EmbeddedSource::KEYS,
     };
-    for name in others.iter().map(|key| key.name).filter(|name| keys.iter().all(|key| key.name != *name)) {
+    let all = [NodeKeys::KEYS, ProviderSource::KEYS, EmbeddedSource::KEYS];
+    let others: BTreeSet<_> = all.into_iter().flatten().map(|key| key.name).collect();
+    for name in others.into_iter().filter(|name| keys.iter().all(|key| key.name != *name)) {
         for name in [
             name,
             FILE_KEYS.into_iter().find(|file| file.strip_suffix("_file") == Some(name)).unwrap_or(name),
         ] {
             if reader.has(SECTION, name) {
                 reader.take(SECTION, name);
-                reader.fault(SECTION, name, "belongs to the other kind of source; remove it, or change kind");
+                reader.fault(SECTION, name, "belongs to another kind of source; remove it, or change kind");
             }
         }
     }
     match kind {
         SourceKind::Embedded => EmbeddedSource::read(reader, SECTION).map(Source::Embedded),
+        SourceKind::Provider => {
+            let given = reader.has(SECTION, "authority_key");
+            let provider = ProviderSource::read(reader, SECTION)?;
+            // Whoever else answers there would choose what is mined.
+            if provider.authority_key.is_none() && !given && !provider.address.is_loopback() {
+                let message = "give the key that the Template Provider shows; without it anybody on the way could \
+                               answer, so only a loopback address needs none";
+                reader.missing(SECTION, "authority_key", message);
+                return None;
+            }
+            Some(Source::Provider(provider))
+        }
         SourceKind::Node => {
             let given =
                 ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(SECTION, key));
@@ -122,7 +140,7 @@ fn coinbase(reader: &mut Reader, source: Option<&Source>) -> Option<Coinbase> {
     const KEY: (&str, &str) = ("coinbase", "payout_address");
     let CoinbaseKeys { payout_address, tag } = CoinbaseKeys::read(reader, KEY.0)?;
     let Some(address) = payout_address else {
-        if let Some(Source::Node(_)) = source {
+        if let Some(Source::Node(_) | Source::Provider(_)) = source {
             reader.missing(KEY.0, KEY.1, "give the address that blocks pay to");
         }
         return matches!(source, Some(Source::Embedded(_)))

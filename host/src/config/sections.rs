@@ -12,7 +12,7 @@ use super::{
     section::{KeyInfo, Presence, section},
     value::{ByteSize, Value, named},
 };
-use crate::{miner::Elsewhere, policy::Enforcement};
+use crate::{miner::Elsewhere, noise::AuthorityPublicKey, policy::Enforcement};
 use bitcoin::{Address, CompactTarget, Network, ScriptBuf, address::NetworkUnchecked};
 use reqwest::Url;
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
@@ -24,9 +24,10 @@ section! {
         mode: Mode = required();
     }
 
-    /// Which of the two sources.
+    /// Which of the sources.
     pub(super) SourceKey {
-        /// "node": a Bitcoin node; "embedded": the chain inside the process, for demonstrations and tests.
+        /// "node": a Bitcoin node; "template_provider": an SV2 Template Provider; "embedded": the chain inside the
+        /// process, for demonstrations and tests.
         kind: SourceKind = required();
     }
 
@@ -43,6 +44,21 @@ section! {
         /// The JSON-RPC password.
         password: Option<Secret> = optional_secret();
         /// How long the node may take for one answer.
+        request_timeout: Duration = default("10s"), within("100ms", "10m");
+        /// How long the source may give nothing new before miners are told.
+        stale_after: Duration = default("3m"), within("1s", "24h");
+    }
+
+    /// The keys of an SV2 Template Provider.
+    pub ProviderSource {
+        /// The address of the Template Provider, "HOST:PORT".
+        address: Elsewhere = required();
+        /// The key that the Template Provider must prove to have, as it shows it (base58); only on a loopback
+        /// address it may be left out.
+        authority_key: Option<AuthorityPublicKey> = optional();
+        /// The network the Template Provider is on.
+        network: Network = required();
+        /// How long the Template Provider may take for each thing that it owes.
         request_timeout: Duration = default("10s"), within("100ms", "10m");
         /// How long the source may give nothing new before miners are told.
         stale_after: Duration = default("3m"), within("1s", "24h");
@@ -272,11 +288,13 @@ impl Rotation {
     pub const NEVER: Self = Self { size: ByteSize(u64::MAX), age: Duration::ZERO, keep: u32::MAX };
 }
 
-/// Which of the two sources.
+/// Which of the sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SourceKind {
     /// A Bitcoin node.
     Node,
+    /// An SV2 Template Provider.
+    Provider,
     /// The chain inside the process.
     Embedded,
 }
@@ -334,7 +352,10 @@ macro_rules! names {
         named!($kind, $expected);
     };
 }
-names!(SourceKind { "node" => Node, "embedded" => Embedded }, r#"a source; write "node" or "embedded""#);
+names!(
+    SourceKind { "node" => Node, "template_provider" => Provider, "embedded" => Embedded },
+    r#"a source; write "node", "template_provider" or "embedded""#
+);
 names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
 names!(
     CoinbaseOnly { "off" => Off, "fallback" => Fallback, "ahead" => Ahead },
@@ -390,7 +411,7 @@ pub struct PolicyEntry {
 /// The sections by name with their keys; the keys above all sections have the name `""`.
 pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
     (TOP, &[Top::KEYS]),
-    ("source", &[SourceKey::KEYS, NodeKeys::KEYS, EmbeddedSource::KEYS]),
+    ("source", &[SourceKey::KEYS, NodeKeys::KEYS, ProviderSource::KEYS, EmbeddedSource::KEYS]),
     ("coinbase", &[CoinbaseKeys::KEYS]),
     ("gate", &[Gate::KEYS]),
     ("engine", &[Engine::KEYS]),

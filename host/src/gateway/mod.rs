@@ -42,10 +42,10 @@ use crate::{
         self, CoinbaseSpec, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
+        provider::{ProviderConfig, ProviderSource},
     },
     view::{View, board::Board},
 };
-use bitcoin::Network;
 use std::{
     fmt, io,
     net::SocketAddr,
@@ -342,10 +342,7 @@ fn coinbase_only_plan(config: &Config) -> Option<coinbase_only::CoinbaseOnlyPlan
         CoinbaseOnly::Fallback => false,
         CoinbaseOnly::Ahead => true,
     };
-    let network = match &config.source {
-        Source::Embedded(_) => Network::Regtest,
-        Source::Node(node) => node.network,
-    };
+    let network = config.source.network();
     let maker = template::coinbase_only::CoinbaseOnly { network, coinbase: coinbase_spec(config) };
     Some(coinbase_only::CoinbaseOnlyPlan { maker, ahead, wanted: None })
 }
@@ -364,6 +361,13 @@ fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
             })
             .map_err(|error| StartError::Source(error.to_string()))?,
         ),
+        Source::Provider(provider) => Arc::new(ProviderSource::new(ProviderConfig {
+            address: provider.address.to_string(),
+            authority_key: provider.authority_key,
+            network: provider.network,
+            request_timeout: provider.request_timeout,
+            coinbase,
+        })),
         Source::Node(node) => Arc::new(
             node::NodeSource::new(NodeConfig {
                 url: node.url.to_string(),
