@@ -112,12 +112,7 @@ impl Feed {
     ///
     /// # Errors
     /// When the conversation cannot go on.
-    pub(super) fn hear(
-        &mut self,
-        heard: Heard,
-        now: Instant,
-        memory: &mut Memory,
-    ) -> Result<(), SourceError> {
+    pub fn hear(&mut self, heard: Heard, now: Instant, memory: &mut Memory) -> Result<(), SourceError> {
         match heard {
             Heard::Offer(offer) => self.offer(*offer),
             Heard::Tip(tip) => self.new_tip(tip, now, memory),

@@ -22,7 +22,7 @@ const MAX_STEP_BACK: u32 = 100;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub struct Memory {
     /// Tips and their heights, newest last.
     tips: VecDeque<(BlockHash, u32)>,
     highest: u32,

@@ -2,7 +2,7 @@
 //!
 //! Source: Stratum V2 specification, 07 Template Distribution Protocol. The structs on the wire are SRI's.
 
-use super::super::{CoinbaseFrame, SourceError, coinbase};
+use super::super::{CoinbaseFrame, SourceError, coinbase, future_tip};
 use crate::{dial::words, reason::Reason};
 use bitcoin::{
     Amount, BlockHash, CompactTarget, ScriptBuf, Sequence, TxOut, absolute::LockTime, block,
@@ -94,7 +94,7 @@ pub fn read(msg_type: u8, payload: &mut [u8]) -> Result<Heard, SourceError> {
     })?;
     Ok(match message {
         Message::NewTemplate(template) => Heard::Offer(Box::new(offer(&template)?)),
-        Message::SetNewPrevHash(tip) => Heard::Tip(new_tip(&tip)),
+        Message::SetNewPrevHash(tip) => Heard::Tip(new_tip(&tip)?),
         Message::RequestTransactionDataSuccess(data) => Heard::Transactions {
             id: data.template_id,
             list: data.transaction_list.iter().map(|bytes| bytes.as_bytes().to_vec()).collect(),
@@ -164,15 +164,19 @@ fn outputs(message: &NewTemplate<'_>) -> Result<Vec<TxOut>, SourceError> {
     Ok(outputs)
 }
 
-fn new_tip(message: &SetNewPrevHash<'_>) -> NewTip {
+fn new_tip(message: &SetNewPrevHash<'_>) -> Result<NewTip, SourceError> {
+    let hash = BlockHash::from_byte_array(*message.prev_hash.as_array());
+    if hash == future_tip() {
+        return Err(nonsense(format!("no block can have the hash {hash}")));
+    }
     // Little-endian on the wire.
     let mut target = *message.target.as_array();
     target.reverse();
-    NewTip {
+    Ok(NewTip {
         template_id: message.template_id,
-        hash: BlockHash::from_byte_array(*message.prev_hash.as_array()),
+        hash,
         time: message.header_timestamp,
         bits: CompactTarget::from_consensus(message.n_bits),
         target,
-    }
+    })
 }

@@ -27,6 +27,7 @@ mod talk;
 mod tests;
 
 pub use feed::{Draft, Feed, Tip};
+pub use memory::Memory;
 pub use message::{Heard, NewTip, Offer, read};
 
 use super::{CoinbaseSpec, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource};
