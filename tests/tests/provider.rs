@@ -40,7 +40,7 @@ impl Scene {
             .pool(&backend)
             .set("gate", "verdict_timeout", "5s")
             .set("gate", "hold_timeout", "2m")
-            .set("source", "request_timeout", "4s")
+            .set("source", "request_timeout", "3s")
             .set("source", "stale_after", "2m")
             .set("miners", "vardiff", "off")
             .set("miners", "min_difficulty", 0.0)
@@ -98,9 +98,10 @@ async fn blocks_on_work_of_a_provider_are_in_the_chain_of_its_node() -> Result<(
     for number in 0..3 {
         let skip = scene.gateway.events()?.len();
         client.send_share(channel.id, &channel.solution()?).await?;
-        let (hash, said) = scene.provider.solution().await?;
         let found = scene.event(skip, "block_found", "block_submitted").await?;
-        ensure!(found["hash"] == *hash && said == "accepted", "{said}: {found}");
+        let hash = found["hash"].as_str().unwrap();
+        let said = scene.provider.said_to(hash);
+        ensure!(said.as_deref() == Some("accepted"), "{said:?}: {found}");
         let block = scene.node.rpc.call("getblock", json!([hash, 1])).await?;
         ensure!(block["confirmations"].as_i64() > Some(0), "{block}");
         let transactions = block["nTx"].as_u64().unwrap();
@@ -127,7 +128,6 @@ async fn a_future_template_is_a_future_job_and_its_tip_reaches_miners_as_one_mes
         ensure!(channel.job.min_ntime.is_none(), "{future:?}");
 
         let tip = scene.empty_block().await?;
-        let questions = scene.provider.questions();
         scene.provider.tell_ahead().await?;
         let Message::Mining(told) = client.next_message().await? else { panic!("another protocol") };
         ensure!(matches!(told, MiningOwned::SetNewPrevHash(_)) && job_id(&told) == Some(id), "{told:?}");
@@ -137,7 +137,6 @@ async fn a_future_template_is_a_future_job_and_its_tip_reaches_miners_as_one_mes
             released["previous_block_hash"] == *tip && released["height"] == ahead["height"],
             "{released}"
         );
-        ensure!(scene.provider.questions() == questions, "its transactions were here");
         ensure!(client.submit(&channel, &channel.good_share(0)?).await?.is_accepted());
     }
     let skip = scene.gateway.events()?.len();
@@ -257,7 +256,7 @@ async fn a_provider_that_has_nothing_new_is_asked_whether_it_is_alive() -> Resul
     let skip = scene.gateway.events()?.len();
     scene.provider.misbehave(Mischief::Hangs);
     let down = scene.event(skip, "source_down", "template_source_unreachable").await?;
-    ensure!(down["detail"].as_str().unwrap().contains("did not answer within 4000 ms"), "{down}");
+    ensure!(down["detail"].as_str().unwrap().contains("did not answer within 3000 ms"), "{down}");
     scene.event(skip, "gate_expired", "template_source_stale").await?;
     scene.provider.misbehave(Mischief::None);
     scene.event(skip, "work_released", "prevhash_switched").await?;
