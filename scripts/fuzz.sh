@@ -11,7 +11,7 @@ set -euo pipefail
 folder=$1 seconds=$2
 shift 2
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(session frames messages transactions handshake)
+[ ${#targets[@]} -gt 0 ] || targets=(session frames messages transactions handshake provider)
 
 RUSTC_WORKSPACE_WRAPPER=$PWD/scripts/fuzz-rustc.sh \
     cargo build --release --workspace --features reservegrid-fuzz/libfuzzer --bin 'fuzz-*'

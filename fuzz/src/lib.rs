@@ -9,6 +9,7 @@
 pub mod frames;
 pub mod handshake;
 pub mod messages;
+pub mod provider;
 pub mod session;
 pub mod transactions;
 
@@ -117,6 +118,11 @@ mod tests {
     #[test]
     fn seeds_and_damage_of_them_break_no_promise_of_a_session() {
         run(&session::seeds(), session::one, 100);
+    }
+
+    #[test]
+    fn seeds_and_damage_of_them_break_no_promise_of_a_template_provider() {
+        run(&provider::seeds(), provider::one, 5_000);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod author;
 pub mod client;
 pub mod config;
 pub mod demo;
+pub mod dial;
 #[cfg(test)]
 mod docs;
 pub mod event;

@@ -104,6 +104,8 @@ reasons! {
             "The policy stopped with a trap (a panic, or an instruction that cannot be executed).";
         PolicyOutputInvalid = "policy_output_invalid", Policy, Error, None,
             "The policy returned something that is not a well-formed verdict.";
+        PolicyFactUnknown = "policy_fact_unknown", Operator, Error, None,
+            "The policy asked for something that the source of the template does not say.";
         PolicyMonitorSkipped = "policy_monitor_skipped", Operator, Info, None,
             "The monitored policies were not asked about this template: they still judge an earlier one.";
     }
@@ -270,12 +272,26 @@ reasons! {
             "The template source gave nothing new for longer than allowed.";
         ReplayEnded = "replay_ended", Nobody, Info, None,
             "Every recorded template was given; the source has no more.";
+        TemplateProviderUntrusted = "template_provider_untrusted", Operator, Error, None,
+            "Whoever answers at the Template Provider's address does not prove that it has the configured authority key.";
+        TemplateProviderProtocol = "template_provider_protocol", Node, Error, None,
+            "The Template Provider sent something that does not decode, or that is not allowed at that point.";
+        TemplateMessageTooLarge = "template_message_too_large", Node, Error, None,
+            "The Template Provider announced more bytes than a message of that type may have.";
+        TemplateIdUnknown = "template_id_unknown", Node, Error, None,
+            "The Template Provider named a template that it never sent, or does not know one that it sent.";
+        TemplateOutdated = "template_outdated", Node, Warning, None,
+            "The Template Provider calls its newest template stale and sends no other.";
+        TemplateDataMissing = "template_data_missing", Node, Error, None,
+            "The Template Provider did not send the transactions of its template in time.";
     }
     block {
         BlockSubmitted = "block_submitted", Nobody, Info, None,
             "A share solved the block and the template source accepted it.";
         BlockRejectedByNode = "block_rejected_by_node", Node, Error, None,
             "A share solved the block and the template source refused it.";
+        BlockUnconfirmed = "block_unconfirmed", Node, Warning, None,
+            "A share solved the block; it went to a Template Provider, which gives no answer, and its tip is not this block.";
         BlockSubmitFailed = "block_submit_failed", Node, Error, None,
             "A share solved the block and it could not be delivered to the template source.";
     }

@@ -99,6 +99,30 @@ fn the_pack_accepts_natively_what_it_accepts_in_the_engine() {
     assert!(pack::Native::new(&inputs).judge().is_ok());
 }
 
+/// As templates of a Template Provider are: the sum of the fees follows from the coinbase value.
+#[test]
+fn the_pack_judges_a_template_whose_single_fees_nobody_says_unless_a_policy_needs_them() {
+    let mut declared = templates::declared([500, 501]);
+    declared.transactions.iter_mut().for_each(|entry| entry.fee = None);
+    let template = assemble(&declared).unwrap();
+    assert_eq!((template.facts.unknown_fees, template.facts.total_fees), (2, 1_001));
+    assert!(template.discrepancies.is_empty(), "{:?}", template.discrepancies);
+    let context = Arc::new(Context { taken_at: 1_750_000_600, ..templates::mempool(2_000_000) });
+    let inputs = Inputs { template: Arc::new(template), context };
+    let needs_them = pack::specs();
+    let mut does_not = needs_them.clone();
+    does_not.last_mut().unwrap().settings["min_fee_rate"] = 0.into();
+    let engine = engine(None);
+    let judge = |specs: &[PolicySpec]| PolicySet::load(&engine, specs).unwrap().evaluate(&inputs);
+    let judgement = judge(&does_not);
+    assert!(judgement.verdict.accepted, "{:?}", judgement.verdict);
+    let judgement = judge(&needs_them);
+    assert_eq!(judgement.decided_by.as_deref(), Some("fee-floor"));
+    let code = judgement.verdict.reason_code.map(|code| code.to_string());
+    assert_eq!(code.as_deref(), Some(Reason::PolicyFactUnknown.code()));
+    assert!(!judgement.infrastructure_fault, "it says something about the template");
+}
+
 /// Fuel is counted, not measured, so a policy that became dear shows on any machine. Compilers differ a
 /// little in what they make of the same source, hence the room.
 #[test]

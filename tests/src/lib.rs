@@ -2,6 +2,7 @@
 //!
 //! - [`node`]: a regtest node in a folder of its own, and its JSON-RPC
 //! - [`scripted`]: a node that answers as told; [`stall`]: a way to a node that stops in the middle of an answer
+//! - [`provider`]: a Template Provider in front of a node, honest or not
 //! - [`mempool`]: coins, and thousands of real signed transactions in the node's mempool
 //! - [`account`]: the promise of the ledger, checked from outside
 //! - [`backend`]: a pool backend that checks every signature and records every share
@@ -24,6 +25,7 @@ pub mod node;
 pub mod pair;
 pub mod process;
 pub mod prometheus;
+pub mod provider;
 pub mod scripted;
 pub mod stall;
 pub mod sv1;

@@ -66,8 +66,9 @@ fn every_message_and_every_rule_has_its_line() -> Result<()> {
     for rule in 1..=20 {
         ensure!(begins(&rule.to_string()), "rule {rule} has no line");
     }
-    // Common messages, then those of the mining protocol; 0x1e does not exist.
-    for number in (0x00..=0x04).chain(0x10..=0x25).filter(|number| *number != 0x1e) {
+    // Common messages, those of the mining protocol (0x1e does not exist), and of template distribution.
+    let numbers = (0x00..=0x04).chain(0x10..=0x25).chain(0x70..=0x76);
+    for number in numbers.filter(|number| *number != 0x1e) {
         ensure!(begins(&format!("0x{number:02x}")), "message 0x{number:02x} has no line");
     }
     Ok(())

@@ -4,20 +4,23 @@
 //! It shares with the server only what both sides of the wire need (Noise, frames, SRI's messages) and
 //! builds headers from the messages alone, so that it notices when the server sends something wrong.
 //!
-//! - `link`: the encrypted connection, client side
 //! - `work`: jobs as a miner has them, from the messages
 //! - `hash`: the hashing thread
 //! - here: the conversation
 
 mod hash;
-mod link;
 mod work;
 
-use crate::{noise::AuthorityPublicKey, share::target};
+use crate::{
+    dial::{Introduction, Link},
+    noise::AuthorityPublicKey,
+    share::target,
+    sv2::{Side, setup},
+};
 use anyhow::{Context, Result, bail};
 use binary_sv2::U256;
 use bitcoin::Target;
-use link::Link;
+use common_messages_sv2::Protocol;
 use mining_sv2::{
     OpenExtendedMiningChannel, OpenStandardMiningChannel, SubmitSharesExtended, SubmitSharesStandard,
 };
@@ -25,6 +28,9 @@ use parsers_sv2::Mining;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use work::{Found, MinerWork};
+
+/// For each wait: connecting, the handshake, setup, sending.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How to mine.
 #[derive(Clone, Debug)]
@@ -105,8 +111,11 @@ async fn session(
     config: &MinerConfig,
     events: &mpsc::Sender<MinerEvent>,
 ) -> Result<std::convert::Infallible> {
-    let mut link = Link::connect(&config.connect, config.authority_key).await?;
-    link.setup(&config.connect, !config.extended).await?;
+    let mut link = Link::connect(&config.connect, config.authority_key, Side::Server, PATIENCE).await?;
+    let flags = if config.extended { setup::REQUIRES_VERSION_ROLLING } else { setup::REQUIRES_STANDARD_JOBS };
+    let protocol = Protocol::MiningProtocol;
+    let who = Introduction { protocol, flags, endpoint: &config.connect, device: "CPU" };
+    link.setup(who, PATIENCE).await?;
     let easiest = target::easiest().to_le_bytes();
     let user_identity = config.user_identity.as_str().try_into().ok().context("the user name is too long")?;
     let nominal_hash_rate = config.hashrate as f32;
@@ -126,7 +135,7 @@ async fn session(
             max_target: U256::from(&easiest),
         })
     };
-    link.send(open).await?;
+    link.send(open, PATIENCE).await?;
     let mut work = MinerWork::default();
     // Stops hashing when this function returns: the sender is dropped.
     let (jobs, jobs_seen) = watch::channel(None);
@@ -153,7 +162,7 @@ async fn session(
             }
             Some(share) = found.recv() => {
                 sequence_number += 1;
-                link.send(submission(&share, sequence_number)?).await?;
+                link.send(submission(&share, sequence_number)?, PATIENCE).await?;
             }
         }
     }

@@ -45,6 +45,7 @@ impl Config {
                 ];
                 keys.add_where("source", &differing);
             }
+            (Source::Provider(old), Source::Provider(new)) => keys.add("source", &old.differences(new)),
             _ => keys.add("source", &["kind"]),
         }
         let coinbase = [

@@ -2,7 +2,7 @@
 
 use super::{
     section::KeyInfo,
-    sections::{EmbeddedSource, NodeKeys, ReplaySource},
+    sections::{EmbeddedSource, NodeKeys, ProviderSource, ReplaySource},
     value::{Value, named},
 };
 use crate::{policy::Enforcement, record::source::Pace};
@@ -13,6 +13,8 @@ use std::str::FromStr;
 pub(super) enum SourceKind {
     /// A Bitcoin node.
     Node,
+    /// An SV2 Template Provider.
+    Provider,
     /// The chain inside the process.
     Embedded,
     /// Recorded templates.
@@ -21,12 +23,13 @@ pub(super) enum SourceKind {
 
 impl SourceKind {
     /// Every kind.
-    pub(super) const ALL: [Self; 3] = [Self::Node, Self::Embedded, Self::Replay];
+    pub(super) const ALL: [Self; 4] = [Self::Node, Self::Provider, Self::Embedded, Self::Replay];
 
     /// The keys that belong to it, `kind` aside.
     pub(super) fn keys(self) -> &'static [KeyInfo] {
         match self {
             Self::Node => NodeKeys::KEYS,
+            Self::Provider => ProviderSource::KEYS,
             Self::Embedded => EmbeddedSource::KEYS,
             Self::Replay => ReplaySource::KEYS,
         }
@@ -96,8 +99,10 @@ macro_rules! names {
     };
 }
 names!(
-    SourceKind { "node" => Node, "embedded" => Embedded, "replay" => Replay },
-    r#"a source; write "node", "embedded" or "replay""#
+    SourceKind {
+        "node" => Node, "template_provider" => Provider, "embedded" => Embedded, "replay" => Replay
+    },
+    r#"a source; write "node", "template_provider", "embedded" or "replay""#
 );
 names!(Pace { "recorded" => Recorded, "fast" => Fast }, r#"a choice; write "recorded" or "fast""#);
 names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);

@@ -92,7 +92,7 @@ pub(super) fn read(reader: &mut Reader, source: Option<&Source>) -> Option<Coinb
         (Some(address), None) => ("payout_address", vec![(PayTo::Address(address), 1)]),
         (None, Some(Payouts(payouts))) => ("payouts", payouts),
         (None, None) => {
-            if let Some(Source::Node(_)) = source {
+            if let Some(Source::Node(_) | Source::Provider(_)) = source {
                 reader.missing(SECTION, "payout_address", "give the address that blocks pay to, or payouts");
             }
             // The coins of the embedded chain are worth nothing, and a replay has its coinbases already.

@@ -86,6 +86,8 @@ fn kind(rust: &'static str) -> &'static str {
         "Network" => "network",
         "Address<NetworkUnchecked>" => "Bitcoin address",
         "Payouts" => "table of payouts",
+        "Elsewhere" => "host and port",
+        "AuthorityPublicKey" => "authority key",
         "CompactTarget" => "compact target",
         "[u8; 32]" => "SHA-256",
         "serde_json::Value" => "table",

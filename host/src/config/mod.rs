@@ -39,7 +39,7 @@ pub use secret::Secret;
 pub use section::{KeyInfo, Presence, Reload};
 pub use sections::{
     Api, Coinbase, Drain, EmbeddedSource, Engine, Events, Gate, Ledger, Log, Miners, NodeSource, PolicyEntry,
-    Pool, Record, ReplaySource, Rotation, SECTIONS, Swap,
+    Pool, ProviderSource, Record, ReplaySource, Rotation, SECTIONS, Swap,
 };
 pub use value::ByteSize;
 
@@ -120,6 +120,8 @@ pub struct Serving {
 pub enum Source {
     /// A Bitcoin node over JSON-RPC.
     Node(NodeSource),
+    /// An SV2 Template Provider.
+    Provider(ProviderSource),
     /// The chain inside the process (regtest rules).
     Embedded(EmbeddedSource),
     /// Recorded templates.
@@ -130,6 +132,7 @@ impl Source {
     fn kind(&self) -> SourceKind {
         match self {
             Self::Node(_) => SourceKind::Node,
+            Self::Provider(_) => SourceKind::Provider,
             Self::Embedded(_) => SourceKind::Embedded,
             Self::Replay(_) => SourceKind::Replay,
         }
@@ -139,6 +142,7 @@ impl Source {
     pub fn network(&self) -> Network {
         match self {
             Self::Node(node) => node.network,
+            Self::Provider(provider) => provider.network,
             Self::Embedded(_) => Network::Regtest,
             Self::Replay(replay) => replay.network,
         }
@@ -148,6 +152,7 @@ impl Source {
     pub fn stale_after(&self) -> Duration {
         match self {
             Self::Node(node) => node.stale_after,
+            Self::Provider(provider) => provider.stale_after,
             Self::Embedded(embedded) => embedded.stale_after,
             Self::Replay(replay) => replay.stale_after,
         }

@@ -9,7 +9,8 @@ use super::{
     reader::Reader,
     sections::{
         Api, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Log, Miners, NodeKeys,
-        NodeSource, PolicyEntry, PolicyKeys, Pool, Record, ReplaySource, SourceKey, Swap, Top, key_names,
+        NodeSource, PolicyEntry, PolicyKeys, Pool, ProviderSource, Record, ReplaySource, SourceKey, Swap,
+        Top, key_names,
     },
 };
 use crate::policy::Enforcement;
@@ -91,6 +92,18 @@ fn source(reader: &mut Reader) -> Option<Source> {
     match kind {
         SourceKind::Embedded => EmbeddedSource::read(reader, SECTION).map(Source::Embedded),
         SourceKind::Replay => ReplaySource::read(reader, SECTION).map(Source::Replay),
+        SourceKind::Provider => {
+            let given = reader.has(SECTION, "authority_key");
+            let provider = ProviderSource::read(reader, SECTION)?;
+            // Whoever else answers there would choose what is mined.
+            if provider.authority_key.is_none() && !given && !provider.address.is_loopback() {
+                let message = "give the key that the Template Provider shows; without it anybody on the way could \
+                               answer, so only a loopback address needs none";
+                reader.missing(SECTION, "authority_key", message);
+                return None;
+            }
+            Some(Source::Provider(provider))
+        }
         SourceKind::Node => {
             let given =
                 ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(SECTION, key));

@@ -57,6 +57,47 @@ fn the_two_ways_into_a_node_cannot_be_mixed_or_left_half() {
 }
 
 #[test]
+fn a_template_provider_elsewhere_needs_its_key_and_one_on_this_machine_may_do_without() {
+    const KEY: &str = "9auqWEzQDVyd2oe1JVGFLMLHZtCo2FFqZwtKA5gd9xbuEu7PH72";
+    let provider = |keys: &str| {
+        let text = format!(
+            "mode = \"shadow\"\n[source]\nkind = \"template_provider\"\nnetwork = \"regtest\"\n{keys}\n\
+             [coinbase]\npayout_address = \"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\"\n[[policy]]\nname = \"a\"\nmodule = \"a\"\n"
+        );
+        parse(&text, &[]).map(|config| config.source).map_err(|faults| faults.to_string())
+    };
+    for (keys, known) in [
+        (format!("address = \"tp.example:8442\"\nauthority_key = \"{KEY}\""), true),
+        (format!("address = \"127.0.0.1:8442\"\nauthority_key = \"{KEY}\""), true),
+        ("address = \"127.0.0.1:8442\"".into(), false),
+        ("address = \"[::1]:8442\"".into(), false),
+        ("address = \"localhost:8442\"".into(), false),
+    ] {
+        let source = provider(&keys).unwrap();
+        assert!(
+            matches!(&source, Source::Provider(provider) if provider.authority_key.is_some() == known),
+            "{source:?}"
+        );
+    }
+    let missing = "conf/gateway.toml:2:2: [source] authority_key: is missing; give the key";
+    let no_port =
+        r#"conf/gateway.toml:5:11: [source] address: "tp.example" is not a host and its port in quotes"#;
+    let no_key =
+        r#"conf/gateway.toml:6:17: [source] authority_key: "9auq" is no authority key: the checksum"#;
+    let of_node = "conf/gateway.toml:6:7: [source] url: belongs to another kind of source";
+    for (keys, says) in [
+        ("address = \"tp.example:8442\"", missing),
+        ("address = \"192.0.2.1:8442\"", missing),
+        ("address = \"tp.example\"", no_port),
+        ("address = \"127.0.0.1:8442\"\nauthority_key = \"9auq\"", no_key),
+        ("address = \"127.0.0.1:8442\"\nurl = \"http://n:1\"", of_node),
+    ] {
+        let error = provider(keys).unwrap_err();
+        assert!(error.starts_with(says) && error.lines().count() == 1, "{keys}: {error}");
+    }
+}
+
+#[test]
 fn changing_the_mode_needs_no_other_key() {
     for mode in Mode::ALL {
         let config = parse(&GOOD.replace("inline", mode.name()), &SECRETS).expect("loads");

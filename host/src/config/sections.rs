@@ -14,7 +14,9 @@ use super::{
     section::{KeyInfo, Presence, Reload, section},
     value::ByteSize,
 };
-use crate::{miner::Elsewhere, policy::Enforcement, record::source::Pace, template::Payout};
+use crate::{
+    miner::Elsewhere, noise::AuthorityPublicKey, policy::Enforcement, record::source::Pace, template::Payout,
+};
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use reqwest::Url;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -26,10 +28,10 @@ section! {
         mode: Mode = required() => at_once;
     }
 
-    /// Which of the two sources.
+    /// Which of the sources.
     pub(super) SourceKey {
-        /// "node": a Bitcoin node; "embedded": the chain inside the process, for demonstrations and tests;
-        /// "replay": recorded templates, in shadow mode.
+        /// "node": a Bitcoin node; "template_provider": an SV2 Template Provider; "embedded": the chain inside the
+        /// process, for demonstrations and tests; "replay": recorded templates, in shadow mode.
         kind: SourceKind = required();
     }
 
@@ -46,6 +48,21 @@ section! {
         /// The JSON-RPC password.
         password: Option<Secret> = optional_secret();
         /// How long the node may take for one answer.
+        request_timeout: Duration = default("10s"), within("100ms", "10m");
+        /// How long the source may give nothing new before miners are told.
+        stale_after: Duration = default("3m"), within("1s", "24h") => at_once;
+    }
+
+    /// The keys of an SV2 Template Provider.
+    pub ProviderSource {
+        /// The address of the Template Provider, "HOST:PORT".
+        address: Elsewhere = required();
+        /// The key that the Template Provider must prove to have, as it shows it (base58); only on a loopback
+        /// address it may be left out.
+        authority_key: Option<AuthorityPublicKey> = optional();
+        /// The network the Template Provider is on.
+        network: Network = required();
+        /// How long the Template Provider may take for each thing that it owes.
         request_timeout: Duration = default("10s"), within("100ms", "10m");
         /// How long the source may give nothing new before miners are told.
         stale_after: Duration = default("3m"), within("1s", "24h") => at_once;
@@ -346,7 +363,10 @@ pub struct PolicyEntry {
 /// The sections by name with their keys; the keys above all sections have the name `""`.
 pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
     (TOP, &[Top::KEYS]),
-    ("source", &[SourceKey::KEYS, NodeKeys::KEYS, EmbeddedSource::KEYS, ReplaySource::KEYS]),
+    (
+        "source",
+        &[SourceKey::KEYS, NodeKeys::KEYS, ProviderSource::KEYS, EmbeddedSource::KEYS, ReplaySource::KEYS],
+    ),
     ("coinbase", &[CoinbaseKeys::KEYS]),
     ("gate", &[Gate::KEYS]),
     ("engine", &[Engine::KEYS]),

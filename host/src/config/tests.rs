@@ -80,7 +80,7 @@ timeout = "1d"
         r#"conf/gateway.toml:1:8: mode: "inlin" is not a mode; write "shadow", "observe" or "inline""#,
         r#"conf/gateway.toml:4:7: [source] url: "https://node:8332" asks for https, which the gateway does not speak; put a local proxy before the other side and write http://"#,
         r#"conf/gateway.toml:5:11: [source] network: "main" is not a network; write "mainnet", "testnet4", "signet" or "regtest""#,
-        r#"conf/gateway.toml:7:8: [source] bits: belongs to the other kind of source; remove it, or change kind"#,
+        r#"conf/gateway.toml:7:8: [source] bits: belongs to another kind of source; remove it, or change kind"#,
         r#"conf/gateway.toml:9:18: [coinbase] payout_address: "bc1nonsense" is not a Bitcoin address; was it copied whole?"#,
         r#"conf/gateway.toml:10:7: [coinbase] tag: "more than thirty-two characters of tag" is not a tag of at most 32 printable ASCII characters"#,
         r#"conf/gateway.toml:12:19: [gate] verdict_timeout: 50 is not a duration; write e.g. "50ms", "5s", "2m" or "1h""#,

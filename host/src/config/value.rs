@@ -5,7 +5,10 @@
 //! is the end of a sentence that begins with the value itself: `"50"` + ` is not a duration; …`.
 
 use super::secret::Secret;
-use crate::miner::Elsewhere;
+use crate::{
+    miner::Elsewhere,
+    noise::{AuthorityPublicKey, KeyTextError},
+};
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use std::{
     fmt,
@@ -76,6 +79,13 @@ impl Value for Elsewhere {
             1..=255 if printable && port > 0 => Ok(Self { host: host.into(), port }),
             _ => Err(Self::unexpected()),
         }
+    }
+}
+
+impl Value for AuthorityPublicKey {
+    const EXPECTED: &'static str = "a public authority key in quotes";
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|error: KeyTextError| format!("is no authority key: {error}"))
     }
 }
 

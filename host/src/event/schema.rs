@@ -466,7 +466,7 @@ pub struct ForwardStatus {
 /// A share solved a block.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct BlockFound {
-    /// `block_submitted`, `block_rejected_by_node` or `block_submit_failed`.
+    /// `block_submitted`, `block_rejected_by_node`, `block_unconfirmed` or `block_submit_failed`.
     pub reason: Reason,
     /// Hash of the block, also the id of the share that solved it.
     pub hash: String,

@@ -32,6 +32,12 @@ impl Gate {
         before.map(|before| Action::Superseded(before.digest)).into_iter().collect()
     }
 
+    /// The source offered a future template, which miners have or which is being judged.
+    pub fn has_future_of_source(&self) -> bool {
+        let sent = self.ahead.sent.as_ref().map(|sent| &sent.template.template);
+        sent.into_iter().chain(&self.ahead.asked).any(|template| !template.is_coinbase_only())
+    }
+
     /// The future template that miners have.
     pub fn ahead(&self) -> Option<TemplateDigest> {
         self.ahead.sent.as_ref().map(Judged::digest)

@@ -2,7 +2,10 @@
 //! Future templates: admitted ahead and activated, or of no consequence.
 
 use super::{super::testing::*, *};
-use crate::reason::{Reason, VerdictCode};
+use crate::{
+    reason::{Reason, VerdictCode},
+    template::{Declared, Provenance, facts::assemble, future_tip},
+};
 
 /// A gate that follows tip 1, whose miners have a future job.
 fn with_one_ahead(mode: Mode) -> (Gate, Instant, Arc<Template>) {
@@ -46,8 +49,8 @@ fn another_template_on_the_tip_is_a_new_tip_like_any() {
     let (mut gate, now, next) = with_one_ahead(Mode::Inline);
     let other = template(2, 0);
     assert!(other.activates(&next), "the time alone is what the tip says");
-    let declared = crate::template::Declared { coinbase_value: 1, ..declared(2, 7) };
-    let other = Arc::new(crate::template::facts::assemble(&declared).unwrap());
+    let declared = Declared { coinbase_value: 1, ..declared(2, 7) };
+    let other = Arc::new(assemble(&declared).unwrap());
     assert!(!other.activates(&next));
     assert!(gate.on_template(now, other.clone()).is_empty());
     assert_eq!(gate.phase(), Phase::Switching);
@@ -117,9 +120,26 @@ fn what_was_made_ahead_ends_with_the_miners_and_with_its_height() {
     assert_eq!(gate.ahead(), None);
 
     let (mut gate, now, _) = with_one_ahead(Mode::Inline);
-    let declared = crate::template::Declared { coinbase_value: 1, ..declared(2, 7) };
-    let other = Arc::new(crate::template::facts::assemble(&declared).unwrap());
+    let declared = Declared { coinbase_value: 1, ..declared(2, 7) };
+    let other = Arc::new(assemble(&declared).unwrap());
     gate.on_template(now, other.clone());
     gate.on_verdict(now, other.digest, &Verdict::accept());
     assert_eq!(gate.ahead(), None, "there is other work at its height");
+}
+
+#[test]
+fn a_future_template_of_the_source_is_known_from_one_without_transactions() {
+    let (mut gate, now) = following(Mode::Inline);
+    let made =
+        Declared { provenance: Provenance::Gateway, previous_block_hash: future_tip(), ..declared(0, 7) };
+    let made = Arc::new(assemble(&made).unwrap());
+    gate.on_future(made.clone());
+    assert!(!gate.has_future_of_source());
+    gate.on_verdict(now, made.digest, &Verdict::accept());
+    assert!(gate.ahead().is_some() && !gate.has_future_of_source());
+    let next = future(8);
+    gate.on_future(next.clone());
+    assert!(gate.has_future_of_source(), "while it is judged");
+    gate.on_verdict(now, next.digest, &Verdict::accept());
+    assert!(gate.has_future_of_source(), "and when miners have it");
 }

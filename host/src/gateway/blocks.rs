@@ -131,19 +131,22 @@ impl Delivery {
             let error = match self.source.submit_block(block).await {
                 Ok(outcome) => {
                     let _ = saved.await;
-                    let _ = tokio::fs::remove_file(file).await;
-                    return match outcome {
+                    let (reason, words) = match outcome {
                         SubmitOutcome::Accepted => (Reason::BlockSubmitted, String::new()),
                         SubmitOutcome::Rejected(words) => (Reason::BlockRejectedByNode, words),
+                        // Whatever the source made of it, a node can still be given the block.
+                        SubmitOutcome::Unconfirmed(words) => {
+                            return (Reason::BlockUnconfirmed, format!("{words}; {}", by_hand(file)));
+                        }
                     };
+                    let _ = tokio::fs::remove_file(file).await;
+                    return (reason, words);
                 }
                 Err(error) => error,
             };
             if started.elapsed() > GIVE_UP || *self.down.borrow() {
                 let detail = match saved.await {
-                    Ok(Ok(())) => {
-                        format!("{error}; submit it by hand: submitblock $(cat {})", file.display())
-                    }
+                    Ok(Ok(())) => format!("{error}; {}", by_hand(file)),
                     kept => format!("{error}; nor could it be kept in {}: {kept:?}", file.display()),
                 };
                 return (Reason::BlockSubmitFailed, detail);
@@ -155,4 +158,9 @@ impl Delivery {
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
+}
+
+/// What an operator can do with a block that lies in a file.
+fn by_hand(file: &Path) -> String {
+    format!("submit it by hand: submitblock $(cat {})", file.display())
 }

@@ -79,6 +79,10 @@ impl Flow {
     pub(super) fn make_ahead(&mut self) {
         let Some(plan) = self.coinbase_only.as_ref().filter(|plan| plan.ahead) else { return };
         let Some((template, context)) = &self.newest else { return };
+        // A future template of the source has transactions, and is for the same tip.
+        if self.gate.has_future_of_source() {
+            return;
+        }
         if self.gate.tip() == Some(template.previous_block_hash)
             && let Some(sourced) = self.made(plan.maker.after(template, context))
         {

@@ -44,6 +44,7 @@ use crate::{
         TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
+        provider::{ProviderConfig, ProviderSource},
     },
     view::{View, board::Board},
 };
@@ -351,6 +352,13 @@ fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
             Replay::open(&replay.from, replay.network, replay.pace)
                 .map_err(|error| StartError::Source(error.to_string()))?,
         ),
+        Source::Provider(provider) => Arc::new(ProviderSource::new(ProviderConfig {
+            address: provider.address.to_string(),
+            authority_key: provider.authority_key,
+            network: provider.network,
+            request_timeout: provider.request_timeout,
+            coinbase,
+        })),
         Source::Node(node) => Arc::new(
             node::NodeSource::new(NodeConfig {
                 url: node.url.to_string(),

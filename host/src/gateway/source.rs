@@ -146,7 +146,14 @@ impl Watcher {
 
 /// The source answers; only its template is none that can be used.
 fn is_alive(error: &SourceError) -> bool {
-    matches!(error.reason, Reason::TemplateSourceInvalid | Reason::TemplateUndecodable)
+    matches!(
+        error.reason,
+        Reason::TemplateSourceInvalid
+            | Reason::TemplateUndecodable
+            | Reason::TemplateIdUnknown
+            | Reason::TemplateOutdated
+            | Reason::TemplateDataMissing
+    )
 }
 
 #[cfg(test)]

@@ -81,7 +81,8 @@ pub struct Block<'a> {
     pub height: u32,
     /// What it pays, satoshi.
     pub coinbase_value: u64,
-    /// What became of it: `block_submitted`, `block_rejected_by_node` or `block_submit_failed`.
+    /// What became of it: `block_submitted`, `block_rejected_by_node`, `block_unconfirmed` or
+    /// `block_submit_failed`.
     pub outcome: BlockOutcome,
     /// Who mined it.
     pub user_identity: &'a str,
@@ -98,6 +99,8 @@ pub enum BlockOutcome {
     Rejected,
     /// It could not be delivered.
     Failed,
+    /// It was delivered to somebody who gives no answer.
+    Unconfirmed,
 }
 
 impl BlockOutcome {
@@ -106,6 +109,7 @@ impl BlockOutcome {
         match reason {
             Reason::BlockSubmitted => Self::Submitted,
             Reason::BlockRejectedByNode => Self::Rejected,
+            Reason::BlockUnconfirmed => Self::Unconfirmed,
             _ => Self::Failed,
         }
     }
@@ -116,6 +120,7 @@ impl BlockOutcome {
             Self::Submitted => Reason::BlockSubmitted,
             Self::Rejected => Reason::BlockRejectedByNode,
             Self::Failed => Reason::BlockSubmitFailed,
+            Self::Unconfirmed => Reason::BlockUnconfirmed,
         }
     }
 }
@@ -226,6 +231,7 @@ impl Block<'_> {
             BlockOutcome::Submitted => 0,
             BlockOutcome::Rejected => 1,
             BlockOutcome::Failed => 2,
+            BlockOutcome::Unconfirmed => 3,
         });
         text(out, self.user_identity);
         text(out, self.detail);
@@ -287,6 +293,7 @@ impl<'a> Record<'a> {
                     0 => BlockOutcome::Submitted,
                     1 => BlockOutcome::Rejected,
                     2 => BlockOutcome::Failed,
+                    3 => BlockOutcome::Unconfirmed,
                     _ => return None,
                 },
                 user_identity: rest.text()?,

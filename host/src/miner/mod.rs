@@ -50,7 +50,8 @@ use arc_swap::{ArcSwap, Guard};
 use bitcoin::block::Header;
 
 use std::{
-    io,
+    fmt, io,
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -143,6 +144,23 @@ pub struct Elsewhere {
     pub host: String,
     /// Its port; 0 for the same as now.
     pub port: u16,
+}
+
+impl Elsewhere {
+    /// It leads nowhere but to this machine.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    }
+}
+
+/// `HOST:PORT`, an address of IPv6 in brackets.
+impl fmt::Display for Elsewhere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
 }
 
 /// What every connection may use.

@@ -7,7 +7,7 @@
 //! or of wasmtime: it must not take the process down, and it must not let a template through.
 
 use super::{
-    contract::{Guest, Inputs, Instance, State, TooEarly},
+    contract::{Guest, Inputs, Instance, State, TooEarly, Unknown},
     engine::{EngineLimits, Exceeded, PolicyEngine},
 };
 use crate::reason::Reason;
@@ -124,6 +124,9 @@ fn classify(error: &wasmtime::Error, fuel: u64, late: impl FnOnce() -> Stopped) 
         |detail| Stopped { reason: Reason::PolicySetUnavailable, detail, infrastructure: true };
     if let Some(exceeded) = error.downcast_ref::<Exceeded>() {
         return fixed(Reason::PolicyMemoryExceeded, exceeded.to_string());
+    }
+    if let Some(unknown) = error.downcast_ref::<Unknown>() {
+        return fixed(Reason::PolicyFactUnknown, unknown.to_string());
     }
     if error.is::<TooEarly>() {
         return output_invalid(TooEarly.to_string()); // whichever export, or start function, it was

@@ -74,6 +74,11 @@ impl FrameDecoder {
         self.set_up = true;
     }
 
+    /// Bytes of a frame are here, and others are missing.
+    pub fn is_midway(&self) -> bool {
+        self.current.is_some() || self.used < self.buffer.len()
+    }
+
     /// Takes back a frame that nobody needs any more, for its room.
     pub fn reuse(&mut self, frame: Frame) {
         if frame.payload.capacity() <= REUSED {
@@ -164,7 +169,7 @@ where
 /// A message that cannot be sent.
 #[derive(Debug, thiserror::Error)]
 #[error("a message cannot be encoded: {0}")]
-pub struct EncodeError(String);
+pub struct EncodeError(pub(crate) String);
 
 #[cfg(test)]
 mod tests {

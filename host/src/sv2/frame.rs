@@ -4,6 +4,9 @@ use common_messages_sv2::MESSAGE_TYPE_SETUP_CONNECTION;
 use mining_sv2::{
     MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB, MESSAGE_TYPE_SET_CUSTOM_MINING_JOB, MESSAGE_TYPE_SET_GROUP_CHANNEL,
 };
+use template_distribution_sv2::{
+    MESSAGE_TYPE_NEW_TEMPLATE, MESSAGE_TYPE_REQUEST_TRANSACTION_DATA_SUCCESS as TRANSACTION_DATA,
+};
 
 /// The six bytes before every payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,9 @@ pub struct Header {
 const CHANNEL_BIT: u16 = 0x8000;
 /// Longest SetupConnection, bytes.
 const MAX_SETUP: usize = 2 << 10;
+/// Longest RequestTransactionData.Success: the 4,000,000 bytes that a block may have, three bytes of length
+/// for each of 65,535 transactions, and 64 KiB of other data.
+const MAX_TRANSACTION_DATA: usize = 4_000_000 + 3 * 65_535 + (64 << 10) + 64;
 
 impl Header {
     /// Reads a header; every six bytes are one.
@@ -51,6 +57,9 @@ impl Header {
             (Side::Server, MESSAGE_TYPE_NEW_EXTENDED_MINING_JOB | MESSAGE_TYPE_SET_GROUP_CHANNEL) => {
                 512 << 10
             }
+            (Side::Provider, TRANSACTION_DATA) if set_up => MAX_TRANSACTION_DATA,
+            // Outputs of up to 64 KiB, and a merkle path of up to 255 hashes.
+            (Side::Provider, MESSAGE_TYPE_NEW_TEMPLATE) => 80 << 10,
             // Everything else is far smaller; a submitted share may carry TLVs behind it.
             _ => 4 << 10,
         }
@@ -64,6 +73,8 @@ pub enum Side {
     Client,
     /// The gateway.
     Server,
+    /// A Template Provider.
+    Provider,
 }
 
 #[cfg(test)]

@@ -15,5 +15,5 @@ mod frame;
 pub mod setup;
 pub mod tlv;
 
-pub use codec::{DecodeError, Frame, FrameDecoder, encode};
+pub use codec::{DecodeError, EncodeError, Frame, FrameDecoder, encode};
 pub use frame::{Header, Side};

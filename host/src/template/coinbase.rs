@@ -91,6 +91,23 @@ impl Payout {
     }
 }
 
+/// What somebody else prescribes of a coinbase that we finish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoinbaseFrame {
+    /// Transaction version.
+    pub version: Version,
+    /// What the scriptSig begins with: the height (BIP 34), and perhaps more.
+    pub script_start: ScriptBuf,
+    /// Sequence number of the input.
+    pub sequence: Sequence,
+    /// What our outputs share among them.
+    pub value: Amount,
+    /// Outputs that stand behind ours.
+    pub outputs: Vec<TxOut>,
+    /// Lock time.
+    pub lock_time: LockTime,
+}
+
 /// The coinbase as a source declares it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -172,7 +189,22 @@ impl CoinbaseSpec {
         value: Amount,
         commitment: ScriptBuf,
     ) -> Result<(Transaction, usize), CoinbaseError> {
-        let mut script = Builder::new().push_int(i64::from(height)).into_script();
+        self.plan_within(&CoinbaseFrame {
+            version: Version::TWO,
+            script_start: Builder::new().push_int(i64::from(height)).into_script(),
+            sequence: Sequence::MAX,
+            value,
+            outputs: vec![TxOut { value: Amount::ZERO, script_pubkey: commitment }],
+            lock_time: LockTime::ZERO,
+        })
+    }
+
+    /// The same around what somebody else prescribes.
+    ///
+    /// # Errors
+    /// As [`plan`](Self::plan).
+    pub fn plan_within(&self, frame: &CoinbaseFrame) -> Result<(Transaction, usize), CoinbaseError> {
+        let mut script = frame.script_start.clone();
         if !self.tag.is_empty() {
             let tag = PushBytesBuf::try_from(self.tag.clone().into_bytes());
             script.push_slice(tag.map_err(|_| CoinbaseError::TagTooLong)?);
@@ -184,23 +216,28 @@ impl CoinbaseSpec {
             return Err(CoinbaseError::ScriptTooLong(script.len()));
         }
         let extranonce_at = script.len() - EXTRANONCE_LEN;
-        let transaction = Transaction {
-            version: Version::TWO,
-            lock_time: LockTime::ZERO,
-            input: vec![TxIn {
-                previous_output: OutPoint::null(),
-                script_sig: script,
-                sequence: Sequence::MAX,
-                witness: Witness::new(),
-            }],
-            output: self
-                .payout
-                .outputs(value)
-                .into_iter()
-                .chain([TxOut { value: Amount::ZERO, script_pubkey: commitment }])
-                .collect(),
+        let input = TxIn {
+            previous_output: OutPoint::null(),
+            script_sig: script,
+            sequence: frame.sequence,
+            witness: Witness::new(),
         };
-        Ok((transaction, extranonce_at))
+        let (version, lock_time) = (frame.version, frame.lock_time);
+        let output = self.outputs(frame.value).into_iter().chain(frame.outputs.clone()).collect();
+        Ok((Transaction { version, lock_time, input: vec![input], output }, extranonce_at))
+    }
+
+    /// The outputs that pay `value` out.
+    fn outputs(&self, value: Amount) -> Vec<TxOut> {
+        self.payout.outputs(value)
+    }
+
+    /// What whoever chooses the transactions must leave room for: the serialized length of those outputs,
+    /// bytes, and their sigop cost (BIP 141).
+    pub fn reserved(&self) -> (usize, u64) {
+        let outputs = self.outputs(Amount::ZERO);
+        let sigops = outputs.iter().map(|output| sigops::count(output.script_pubkey.as_bytes(), false));
+        (outputs.iter().map(TxOut::size).sum(), 4 * sigops.sum::<u64>())
     }
 }
 
@@ -276,7 +313,7 @@ fn parse(bytes: &[u8], extranonce_at: usize) -> Result<Transaction, TemplateErro
 }
 
 /// The height that a coinbase script begins with, if it is the one encoding that consensus accepts.
-fn bip34_height(script: &[u8]) -> Option<u32> {
+pub(super) fn bip34_height(script: &[u8]) -> Option<u32> {
     let height = match script {
         [0, ..] => 0,
         [opcode @ 0x51..=0x60, ..] => u32::from(opcode - 0x50),

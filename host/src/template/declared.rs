@@ -69,8 +69,9 @@ pub struct DeclaredTransaction {
     /// it lies inside the bounds that the bytes set.
     pub sigops: Option<u64>,
     /// Fee, satoshi. Compared exactly where every spent output is known (created inside the template,
-    /// or given in `spent`); for the others the coinbase value checks the sum. May be `None` only
-    /// where it can be computed.
+    /// or given in `spent`); for the others the coinbase value checks the sum. Where one is declared, it
+    /// may be `None` only where it can be computed; a source that declares none (a Template Provider) leaves
+    /// the others unknown.
     pub fee: Option<u64>,
     /// The outputs spent, in input order, where the source knows them and wants them checked. Of an
     /// output that the template creates, the template's own bytes count.

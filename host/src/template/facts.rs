@@ -48,15 +48,18 @@ pub struct Facts {
     pub wtxids: Vec<Wtxid>,
     /// Weights, WU (BIP 141).
     pub weights: Vec<u32>,
-    /// Fees, satoshi: computed where everything spent is known, otherwise as declared.
+    /// Fees, satoshi: computed where everything spent is known, otherwise as declared; 0 where nobody says it.
     pub fees: Vec<u64>,
+    /// Transactions whose fee nobody says: a source declares the fees of all or of none.
+    pub unknown_fees: u32,
     /// Sigop costs (BIP 141: a legacy sigop costs 4, a witness one 1): as declared where the bytes
     /// allow it.
     pub sigops: Vec<u32>,
     /// What kind of transaction each is: bit 0, it has witness data; bit 1, it pays to a taproot output; bit 2,
     /// it signals replaceability (BIP 125); bit 3, it has an output that carries data (OP_RETURN).
     pub traits: Vec<u32>,
-    /// Sum of `fees`, satoshi.
+    /// Sum of the fees, satoshi. Where some are unknown: what the coinbase value leaves above the subsidy, but
+    /// no less than those that are known.
     pub total_fees: u64,
     /// Sum of `weights`, WU.
     pub total_weight: u64,
@@ -99,8 +102,8 @@ pub fn witness_commitment_script(wtxids: &[Wtxid]) -> ScriptBuf {
 /// Where there is nothing to judge: bytes that do not parse, a transaction without inputs or outputs,
 /// another coinbase among the transactions or none where one is given, a coinbase that cannot be
 /// planned, sums beyond 21 million bitcoin, an output spent that its parent in the template does not
-/// have, outputs worth more than known inputs, a fee neither declared nor computable, height 0, a target
-/// that no block of the network may have. Everything else is a discrepancy.
+/// have, outputs worth more than known inputs, a fee neither declared nor computable where others are
+/// declared, height 0, a target that no block of the network may have. Everything else is a discrepancy.
 pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
     check_header(declared)?;
     let mut found = Found::default();
@@ -134,9 +137,19 @@ pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
         let costs = follow();
         (costs, joined(path), joined(commitment))
     });
-    let spends::Costs { fees, sigops } = costs?;
+    let spends::Costs { fees, unknown_fees, sigops } = costs?;
+    let subsidy = subsidy(declared.height, declared.network);
+    let known_fees = sum(|| "the sum of all fees".to_owned(), fees.iter().copied())?;
+    let total_fees = match unknown_fees {
+        0 => known_fees,
+        // As declared: nothing else says it.
+        _ => sum(|| "coinbase_value".to_owned(), [declared.coinbase_value].into_iter())?
+            .saturating_sub(subsidy)
+            .max(known_fees),
+    };
     let facts = Facts {
-        total_fees: sum(|| "the sum of all fees".to_owned(), fees.iter().copied())?,
+        total_fees,
+        unknown_fees,
         total_weight: weights.iter().map(|w| u64::from(*w)).sum(),
         total_sigops: sigops.iter().map(|s| u64::from(*s)).sum(),
         merkle_path,
@@ -148,7 +161,6 @@ pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
         sigops,
         traits,
     };
-    let subsidy = subsidy(declared.height, declared.network);
     let coinbase = declared.coinbase.assemble(
         declared.height,
         declared.coinbase_value,
@@ -392,6 +404,10 @@ pub(super) fn digest_as(
             length(&mut engine, words.len());
             engine.input(words.as_bytes());
         }
+    }
+    if facts.unknown_fees > 0 {
+        engine.input(b"fees unknown");
+        engine.input(&facts.unknown_fees.to_le_bytes());
     }
     TemplateDigest(sha256::Hash::from_engine(engine).to_byte_array())
 }

@@ -15,6 +15,7 @@
 //! - [`record`]: a template and its surroundings as JSON, to be judged again later
 //! - [`synthetic`]: templates made to order, for test cases
 //! - [`node`]: `getblocktemplate` over JSON-RPC from a Bitcoin node
+//! - [`provider`]: an SV2 Template Provider (Template Distribution protocol)
 //! - [`chain`]: the embedded chain for demonstrations and tests
 
 pub mod best;
@@ -28,6 +29,7 @@ pub mod facts;
 mod gbt;
 pub mod merkle;
 pub mod node;
+pub mod provider;
 pub mod record;
 mod rpc;
 pub mod sigops;
@@ -42,7 +44,8 @@ use bitcoin::{
     hashes::Hash,
 };
 pub use coinbase::{
-    Coinbase, CoinbaseError, CoinbaseParts, CoinbaseSpec, Payout, RESERVED_SIGOPS, RESERVED_WEIGHT, Share,
+    Coinbase, CoinbaseError, CoinbaseFrame, CoinbaseParts, CoinbaseSpec, Payout, RESERVED_SIGOPS,
+    RESERVED_WEIGHT, Share,
 };
 pub use context::{ChainTip, Context, FeeRatePercentiles, MempoolState};
 pub use declared::{Declared, DeclaredTransaction, TemplateError};
@@ -221,6 +224,9 @@ pub enum SubmitOutcome {
     Accepted,
     /// It was refused; the source's own words (BIP 22).
     Rejected(String),
+    /// It was handed to a source that gives no answer, and for a while its tip did not become this block; what
+    /// was seen instead, in words.
+    Unconfirmed(String),
 }
 
 /// Why a source could not do what was asked. Carries a reason code and words for people.

@@ -200,7 +200,7 @@ fn last_push(script: &[u8]) -> Option<&[u8]> {
 
 /// Sigops in a script. `accurate` counts a multisig by its number of keys where that is written right
 /// before it (redeem and witness scripts); otherwise, and always in legacy scripts, it counts 20.
-fn count(script: &[u8], accurate: bool) -> u64 {
+pub(super) fn count(script: &[u8], accurate: bool) -> u64 {
     const ONE: u8 = op::OP_PUSHNUM_1.to_u8();
     const SIXTEEN: u8 = op::OP_PUSHNUM_16.to_u8();
     const CHECKSIG: u8 = op::OP_CHECKSIG.to_u8();

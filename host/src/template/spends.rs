@@ -12,7 +12,10 @@ use std::collections::{HashMap, hash_map::Entry};
 
 /// Fees and sigop costs, in block order.
 pub(super) struct Costs {
+    /// 0 for what nobody says.
     pub(super) fees: Vec<u64>,
+    /// Transactions whose fee nobody says.
+    pub(super) unknown_fees: u32,
     pub(super) sigops: Vec<u32>,
 }
 
@@ -42,13 +45,25 @@ pub(super) fn follow(
         taken: HashMap::with_capacity_and_hasher(inputs, RandomState::default()),
         spent: Vec::new(),
     };
-    let mut costs =
-        Costs { fees: Vec::with_capacity(parsed.len()), sigops: Vec::with_capacity(parsed.len()) };
+    let mut costs = Costs {
+        fees: Vec::with_capacity(parsed.len()),
+        unknown_fees: 0,
+        sigops: Vec::with_capacity(parsed.len()),
+    };
+    // A source that says some fees and not others has forgotten them.
+    let says_fees = declared.transactions.iter().any(|entry| entry.fee.is_some());
     for (row, entry) in declared.transactions.iter().enumerate() {
         // All that a repeated transaction spends is spent already.
         spends.outputs(row, entry.spent.as_deref(), repeated[row], found)?;
         costs.sigops.push(sigop_cost(row, entry, &parsed[row], &spends.spent, found));
-        costs.fees.push(fee(row, entry, &parsed[row], &spends.spent, found)?);
+        let fee = fee(row, entry, &parsed[row], &spends.spent, found)?;
+        if fee.is_none() && says_fees {
+            let detail =
+                "is not declared, and cannot be computed without the outputs that the transaction spends";
+            return Err(TemplateError::impossible(format!("transactions[{row}].fee"), detail));
+        }
+        costs.unknown_fees += u32::from(fee.is_none());
+        costs.fees.push(fee.unwrap_or(0));
     }
     Ok(costs)
 }
@@ -140,21 +155,18 @@ fn sigop_cost(
     u32::try_from(kept).unwrap_or(u32::MAX)
 }
 
+/// The fee, if anybody says it: the bytes, or else the source.
 fn fee(
     row: usize,
     entry: &DeclaredTransaction,
     tx: &Transaction,
     spent: &[Option<&TxOut>],
     found: &mut Found,
-) -> Result<u64, TemplateError> {
+) -> Result<Option<u64>, TemplateError> {
     let field = || format!("transactions[{row}].fee");
     let paid = sum(field, tx.output.iter().map(|output| output.value.to_sat()))?;
     if spent.contains(&None) {
-        return entry.fee.ok_or_else(|| {
-            let detail =
-                "is not declared, and cannot be computed without the outputs that the transaction spends";
-            TemplateError::impossible(field(), detail)
-        });
+        return Ok(entry.fee);
     }
     let available = sum(field, spent.iter().flatten().map(|output| output.value.to_sat()))?;
     let Some(fee) = available.checked_sub(paid) else {
@@ -162,7 +174,7 @@ fn fee(
         return Err(TemplateError::impossible(field(), detail));
     };
     found.compare(DiscrepancyKind::Fee, Some(row), entry.fee, fee);
-    Ok(fee)
+    Ok(Some(fee))
 }
 
 /// Adds satoshis; more than there can ever be is an error, which also keeps later sums from overflowing.

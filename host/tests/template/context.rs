@@ -60,3 +60,12 @@ fn only_the_newest_tips_are_remembered() {
     assert_eq!(best.note(&template(2, Provenance::Node, 90)), Some(value - 10), "remembered");
     assert_eq!(best.note(&template(1, Provenance::Node, 90)), Some(value - 90), "forgotten");
 }
+
+/// Future templates all stand on the same hash, which is no tip.
+#[test]
+fn what_a_template_for_a_tip_to_come_is_worth_says_nothing_about_another() {
+    let value = full_declaration().coinbase_value;
+    let mut best = BestValues::default();
+    assert_eq!(best.note(&template(0xff, Provenance::Node, 10)), Some(value - 10));
+    assert_eq!(best.note(&template(0xff, Provenance::Node, 90)), Some(value - 90));
+}

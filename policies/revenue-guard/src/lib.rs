@@ -6,8 +6,7 @@
 //! discrepancy `fee`) is answered here as well.
 
 use reservegrid_policy_sdk::{
-    Context, Discrepancy, DiscrepancyKind, Policy, Rejection, Settings, Template, Verdict, columns,
-    export_policy,
+    Context, Discrepancy, DiscrepancyKind, Policy, Rejection, Settings, Template, Verdict, export_policy,
 };
 
 /// The policy with its settings.
@@ -90,8 +89,9 @@ fn not_as_declared(name: &str, found: &Discrepancy) -> Verdict {
 }
 
 fn check_fees(template: &Template) -> Verdict {
-    let fees: u64 = template.chunks().map(|chunk| columns::sum(&chunk.fees())).sum();
     let summary = template.summary();
+    // The sum alone: a source may say it without the single fees.
+    let fees = summary.total_fees;
     let expected = summary.subsidy.saturating_add(fees);
     if summary.coinbase_value == expected {
         return Ok(());

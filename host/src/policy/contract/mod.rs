@@ -137,6 +137,13 @@ pub struct Inputs {
 #[error("it asked for the template while it was loaded; there is one in `evaluate` alone")]
 pub(super) struct TooEarly;
 
+/// A guest asked for something that nobody knows of this template, and that its contract has no word for.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it asked for {0}, which the source of the template does not say; use a node as source, or settings of the policy that do not need it"
+)]
+pub(super) struct Unknown(pub(super) &'static str);
+
 /// What the store of one instance holds.
 pub(super) struct State {
     /// `None` while a module is loaded, or an instance made: there is nothing to look at yet.

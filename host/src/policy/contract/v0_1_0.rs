@@ -1,7 +1,7 @@
 //! `reservegrid:policy@0.1.0`: the template as the functions of its interfaces show it.
 
 use self::reservegrid::policy::{context, log, template, types};
-use super::{Guest, Instance, State};
+use super::{Guest, Instance, State, Unknown};
 use crate::template::{DiscrepancyKind, Provenance};
 use bitcoin::{consensus::encode::serialize, hashes::Hash};
 use wasmtime::{
@@ -120,6 +120,10 @@ impl template::Host for State {
 
     fn fees(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u64>> {
         let (inputs, rows) = self.rows(start, count, 8)?;
+        // The contract has no word for an unknown fee, and any number would be a guess.
+        if inputs.template.facts.unknown_fees > 0 {
+            return Err(Unknown("the fees of single transactions").into());
+        }
         Ok(inputs.template.facts.fees[rows].to_vec())
     }
 
