@@ -31,8 +31,9 @@ pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence};
 pub use sections::{
-    Api, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Gate, HeldShares, Ledger,
-    Miners, NodeSource, PolicyEntry, Pool, Record, Rotation, SECTIONS, Swap, Switch,
+    Api, Backup, Coinbase, CoinbaseOnly, Console, Drain, EmbeddedSource, Engine, Events, Failover, Gate,
+    HeldShares, Ledger, Miners, NodeSource, PolicyEntry, Pool, ProposalCheck, Record, Rotation, SECTIONS,
+    Swap, Switch,
 };
 pub use value::ByteSize;
 
@@ -57,6 +58,12 @@ pub struct Config {
     pub mode: Mode,
     /// Where templates come from.
     pub source: Source,
+    /// What that source is called.
+    pub source_name: String,
+    /// Where they come from when that one fails, in this order; all on the same network.
+    pub backups: Vec<Backup>,
+    /// When which of them gives the templates.
+    pub failover: Failover,
     /// What the coinbase of a block pays and says.
     pub coinbase: Coinbase,
     /// The timing of the gate.
@@ -128,6 +135,22 @@ impl Source {
         match self {
             Self::Node(node) => node.stale_after,
             Self::Embedded(embedded) => embedded.stale_after,
+        }
+    }
+
+    /// Whether it checks assembled blocks.
+    pub fn proposal(&self) -> ProposalCheck {
+        match self {
+            Self::Node(node) => node.proposal,
+            Self::Embedded(_) => ProposalCheck::Off,
+        }
+    }
+
+    /// How soon better templates on the same tip are seen at the latest.
+    pub fn refresh(&self) -> Duration {
+        match self {
+            Self::Node(node) => node.fee_refresh,
+            Self::Embedded(embedded) => embedded.refresh,
         }
     }
 }

@@ -4,11 +4,11 @@
 use super::{
     Config, Mode, NodeAuth, Origin, Serving, Source,
     document::{TOP, variable},
-    reader::Reader,
+    reader::{Reader, secret_ways},
     sections::{
-        Api, Coinbase, CoinbaseKeys, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate,
-        Ledger, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, Record, SourceKey, SourceKind,
-        Swap, Top, key_names,
+        Api, Backup, BackupKey, Coinbase, CoinbaseKeys, CoinbaseOnly, Drain, EmbeddedSource, Engine, Events,
+        FILE_KEYS, Failover, Gate, Ledger, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool,
+        Record, SourceKey, SourceKind, Swap, Top, key_names,
     },
 };
 use crate::policy::Enforcement;
@@ -19,7 +19,9 @@ use std::{collections::BTreeMap, path::Path};
 pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let mode = Top::read(reader, TOP).map(|top| top.mode);
     let source = source(reader);
-    let coinbase = coinbase(reader, source.as_ref());
+    let backups = backups(reader, source.as_ref());
+    let failover = Failover::read(reader, "failover");
+    let coinbase = coinbase(reader, source.as_ref().map(|(_, source)| source));
     let gate = gate(reader);
     let engine = Engine::read(reader, "engine");
     let policies = policies(reader, mode);
@@ -39,7 +41,10 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     Some(Config {
         file: file.to_owned(),
         mode: mode?,
-        source: source?,
+        source_name: source.as_ref()?.0.clone(),
+        source: source?.1,
+        backups: backups?,
+        failover: failover?,
         coinbase: coinbase?,
         gate: gate?,
         engine: engine?,
@@ -54,15 +59,21 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     })
 }
 
-fn source(reader: &mut Reader) -> Option<Source> {
+/// The preferred source, with its name.
+fn source(reader: &mut Reader) -> Option<(String, Source)> {
     const SECTION: &str = "source";
-    let Some(SourceKey { kind }) = SourceKey::read(reader, SECTION) else {
+    let Some(SourceKey { kind, name }) = SourceKey::read(reader, SECTION) else {
         // Whether the other keys belong there cannot be said.
         for key in key_names(SECTION) {
             reader.take(SECTION, key);
         }
         return None;
     };
+    Some((name, source_of(reader, SECTION, kind)?))
+}
+
+/// The keys of a source of a kind, in its section.
+fn source_of(reader: &mut Reader, section: &str, kind: SourceKind) -> Option<Source> {
     let (keys, others) = match kind {
         SourceKind::Node => (NodeKeys::KEYS, EmbeddedSource::KEYS),
         SourceKind::Embedded => (EmbeddedSource::KEYS, NodeKeys::KEYS),
@@ -72,50 +83,100 @@ fn source(reader: &mut Reader) -> Option<Source> {
             name,
             FILE_KEYS.into_iter().find(|file| file.strip_suffix("_file") == Some(name)).unwrap_or(name),
         ] {
-            if reader.has(SECTION, name) {
-                reader.take(SECTION, name);
-                reader.fault(SECTION, name, "belongs to the other kind of source; remove it, or change kind");
+            if reader.has(section, name) {
+                reader.take(section, name);
+                reader.fault(section, name, "belongs to the other kind of source; remove it, or change kind");
             }
         }
     }
     match kind {
-        SourceKind::Embedded => EmbeddedSource::read(reader, SECTION).map(Source::Embedded),
-        SourceKind::Node => {
-            let given =
-                ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(SECTION, key));
-            let node = NodeKeys::read(reader, SECTION);
-            let auth = match given {
-                [true, false, false, false] => None,
-                [false, true, password, file] if password || file => None,
-                [false, true, ..] => Some((
-                    "password",
-                    format!(
-                        "is missing; set {}, or name a file that holds it with password_file",
-                        variable(SECTION, "password")
-                    ),
-                )),
-                [false, false, false, false] => Some((
-                    "cookie_file",
-                    "is missing; give the node's cookie file, or user and a password".into(),
-                )),
-                [true, ..] => {
-                    Some(("cookie_file", "stands beside user or password; give one of the two ways".into()))
-                }
-                [false, false, ..] => Some(("user", "is missing, and there is a password; give both".into())),
-            };
-            if let Some((key, message)) = auth {
-                reader.fault(SECTION, key, message);
-            }
-            let node = node?;
-            let auth = match (node.cookie_file, node.user, node.password) {
-                (Some(file), None, None) => NodeAuth::Cookie(file),
-                (None, Some(user), Some(password)) => NodeAuth::Password { user, password },
-                _ => return None,
-            };
-            let NodeKeys { url, network, request_timeout, stale_after, .. } = node;
-            Some(Source::Node(NodeSource { url, network, auth, request_timeout, stale_after }))
-        }
+        SourceKind::Embedded => EmbeddedSource::read(reader, section).map(Source::Embedded),
+        SourceKind::Node => node(reader, section).map(Source::Node),
     }
+}
+
+fn node(reader: &mut Reader, section: &str) -> Option<NodeSource> {
+    let given = ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(section, key));
+    let node = NodeKeys::read(reader, section);
+    let auth = match given {
+        [true, false, false, false] => None,
+        [false, true, password, file] if password || file => None,
+        [false, true, ..] => Some(("password", format!("is missing; {}", secret_ways(section, "password")))),
+        [false, false, false, false] => {
+            Some(("cookie_file", "is missing; give the node's cookie file, or user and a password".into()))
+        }
+        [true, ..] => {
+            Some(("cookie_file", "stands beside user or password; give one of the two ways".into()))
+        }
+        [false, false, ..] => Some(("user", "is missing, and there is a password; give both".into())),
+    };
+    if let Some((key, message)) = auth {
+        reader.fault(section, key, message);
+    }
+    let node = node?;
+    let auth = match (node.cookie_file, node.user, node.password) {
+        (Some(file), None, None) => NodeAuth::Cookie(file),
+        (None, Some(user), Some(password)) => NodeAuth::Password { user, password },
+        _ => return None,
+    };
+    let NodeKeys { url, network, request_timeout, stale_after, fee_refresh, zmq_hashblock, proposal, .. } =
+        node;
+    Some(NodeSource {
+        url,
+        network,
+        auth,
+        request_timeout,
+        stale_after,
+        fee_refresh,
+        zmq_hashblock,
+        proposal,
+    })
+}
+
+/// The other sources, in the order of the file. `None` when there was a fault.
+fn backups(reader: &mut Reader, preferred: Option<&(String, Source)>) -> Option<Vec<Backup>> {
+    let mut lines: BTreeMap<String, String> = BTreeMap::new();
+    if let Some((name, _)) = preferred {
+        lines.insert(name.clone(), "[source]".into());
+    }
+    let mut backups = Some(Vec::new());
+    for index in 0..reader.count("backup") {
+        let section = format!("backup.{index}");
+        let line = reader.place(&section, "").line().unwrap_or_default();
+        let Some(BackupKey { name, kind }) = BackupKey::read(reader, &section) else {
+            for key in key_names("backup") {
+                reader.take(&section, key);
+            }
+            backups = None;
+            continue;
+        };
+        let source = source_of(reader, &section, kind);
+        let mut faults = Vec::new();
+        if let Some(first) = lines.insert(name.clone(), format!("the backup in line {line}")) {
+            faults.push(("name", format!("{name:?} is the name of {first} too")));
+        }
+        if kind == SourceKind::Embedded || matches!(preferred, Some((_, Source::Embedded(_)))) {
+            faults.push((
+                "kind",
+                "the embedded chain is one of its own: nothing can stand in for it, nor it for \
+                                  anything else"
+                    .into(),
+            ));
+        } else if let (Some((_, preferred)), Some(source)) = (preferred, &source)
+            && preferred.network() != source.network()
+        {
+            faults.push(("network", "is another one than that of [source]".into()));
+        }
+        let good = faults.is_empty();
+        for (key, message) in faults {
+            reader.fault(&section, key, message);
+        }
+        backups = backups.zip(source).filter(|_| good).map(|(mut backups, source)| {
+            backups.push(Backup { name, source });
+            backups
+        });
+    }
+    backups
 }
 
 fn coinbase(reader: &mut Reader, source: Option<&Source>) -> Option<Coinbase> {
@@ -206,13 +267,13 @@ fn api(reader: &mut Reader) -> Option<Api> {
 }
 
 fn policies(reader: &mut Reader, mode: Option<Mode>) -> Option<Vec<PolicyEntry>> {
-    if reader.policies() == 0 {
+    if reader.count("policy") == 0 {
         reader.fault_of_file("there is no [[policy]]; a gateway without one would judge nothing");
         return None;
     }
     let mut lines = BTreeMap::new();
     let mut entries = Some(Vec::new());
-    for index in 0..reader.policies() {
+    for index in 0..reader.count("policy") {
         let section = format!("policy.{index}");
         let line = reader.place(&section, "").line().unwrap_or_default();
         let entry = PolicyKeys::read(reader, &section).and_then(|keys| {

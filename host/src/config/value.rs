@@ -5,7 +5,7 @@
 //! is the end of a sentence that begins with the value itself: `"50"` + ` is not a duration; …`.
 
 use super::secret::Secret;
-use crate::miner::Elsewhere;
+use crate::{miner::Elsewhere, template::node::Endpoint};
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use std::{
     fmt,
@@ -76,6 +76,13 @@ impl Value for Elsewhere {
             1..=255 if printable && port > 0 => Ok(Self { host: host.into(), port }),
             _ => Err(Self::unexpected()),
         }
+    }
+}
+
+impl Value for Endpoint {
+    const EXPECTED: &'static str = r#"a ZMQ address; write e.g. "tcp://127.0.0.1:28332""#;
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(Self::unexpected)
     }
 }
 

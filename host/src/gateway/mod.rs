@@ -6,10 +6,10 @@
 //!    └───────────── blocks ◄─────────────┘
 //! ```
 //!
-//! - `source`: asks the template source for news, with backoff and a staleness watch
+//! - `sources`: asks the template sources for news; which of them gives the templates
 //! - `flow`: news to verdicts to work; `asked`: what the policies were asked about; `verdicts`: what they said;
 //!   `actions`: what the gate wants done; `coinbase_only`: templates without transactions
-//! - `blocks`: solved blocks back to the source
+//! - `blocks`: solved blocks back to the sources; `proposal`: assembled blocks checked by the node
 //!
 //! Beside it: the HTTP surface (`api`) and the changes of the policy set (`swap`).
 
@@ -18,12 +18,13 @@ mod asked;
 mod blocks;
 mod coinbase_only;
 mod flow;
-mod source;
+mod proposal;
+mod sources;
 mod verdicts;
 
 use crate::{
     api::Api,
-    config::{CoinbaseOnly, Config, Console, HeldShares, NodeAuth, Serving, Source, Switch},
+    config::{CoinbaseOnly, Config, Console, HeldShares, NodeAuth, ProposalCheck, Serving, Source, Switch},
     event::{self, Event, EventWriter, Events, Sinks, schema},
     gate::{Gate, Timings},
     ledger::{
@@ -40,17 +41,19 @@ use crate::{
     swap::{self, Swaps},
     template::{
         self, CoinbaseSpec, TemplateSource,
+        best::BestValues,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
     },
     view::{View, board::Board},
 };
-use bitcoin::Network;
+use proposal::Proposals;
+use sources::NamedSource;
 use std::{
     fmt, io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -145,7 +148,7 @@ impl Gateway {
         let policies = Arc::new(load_policies(&config)?);
         let running = policies.running();
         let (events, writer, view) = start_events(&config)?;
-        let source = make_source(&config)?;
+        let list = make_sources(&config)?;
         let recorder = match &config.record.dir {
             Some(dir) => Some(Recorder::start(dir, config.record.keep as usize, events.clone())?),
             None => None,
@@ -154,7 +157,7 @@ impl Gateway {
         let (work, work_seen) = watch::channel(Work::default());
         let mut listening = None;
         if let Some(serving) = &config.serving {
-            listening = Some(serve(&config, serving, &events, &source, work_seen, &view, &down).await?);
+            listening = Some(serve(&config, serving, &events, &list, work_seen, &view, &down).await?);
         }
         let (handle, seat) = swap::gate_handle(config.mode);
         view.with_gate(handle.clone(), down.clone());
@@ -165,13 +168,14 @@ impl Gateway {
         events.emit(Event::GatewayStarted(schema::GatewayStarted {
             version: env!("CARGO_PKG_VERSION"),
             mode: config.mode,
-            source: source.name(),
+            source: list.iter().map(|named| named.source.name()).collect::<Vec<_>>().join(", then "),
             policy_set: running.digest().to_string(),
             policies: running.specs().iter().map(|spec| spec.name.clone()).collect(),
             listen: listen.map(|address| address.to_string()),
             authority_key: authority_key.clone(),
             api: api.as_ref().map(|api| api.address().to_string()),
         }));
+        let (board, proposals) = (view.sources.clone(), proposals(&config, &list, &view, &events));
         if let Some(api) = api {
             operations.push(tokio::spawn(api.run(down.clone())));
             operations.push(tokio::spawn(view.follow(down.clone())));
@@ -182,11 +186,17 @@ impl Gateway {
         let ask = listening.as_ref().map_or_else(Arc::default, |l| l.ask.clone());
         let connections = listening.as_ref().map_or_else(Arc::default, |l| l.connections.clone());
         let (news, news_seen) = mpsc::channel(1);
-        let watcher = source::Watcher {
-            source,
-            stale_after: config.source.stale_after(),
+        let best = Arc::<Mutex<BestValues>>::default();
+        let sources = sources::Sources {
+            list: list.to_vec(),
+            rules: sources::Rules {
+                apart_after: config.failover.disagree_after,
+                return_after: config.failover.return_after,
+            },
             news,
             ask: ask.clone(),
+            best: best.clone(),
+            board,
             events: events.clone(),
         };
         let coinbase_only = coinbase_only_plan(&config);
@@ -205,16 +215,17 @@ impl Gateway {
             connections,
             events: events.clone(),
             next_serial: 1,
-            best: Default::default(),
+            best,
             asked: Default::default(),
             held_since: None,
             coinbase_only,
             newest: None,
             source_tip: None,
             judging: Default::default(),
+            proposals,
         };
         Ok(Self {
-            source: tokio::spawn(watcher.run(down.clone())),
+            source: tokio::spawn(sources.run(down.clone())),
             flow: tokio::spawn(flow.run(news_seen, down)),
             serving: listening.map(|l| l.tasks),
             operations,
@@ -342,17 +353,35 @@ fn coinbase_only_plan(config: &Config) -> Option<coinbase_only::CoinbaseOnlyPlan
         CoinbaseOnly::Fallback => false,
         CoinbaseOnly::Ahead => true,
     };
-    let network = match &config.source {
-        Source::Embedded(_) => Network::Regtest,
-        Source::Node(node) => node.network,
-    };
-    let maker = template::coinbase_only::CoinbaseOnly { network, coinbase: coinbase_spec(config) };
+    let (network, coinbase) = (config.source.network(), coinbase_spec(config));
+    let maker = template::coinbase_only::CoinbaseOnly { network, coinbase };
     Some(coinbase_only::CoinbaseOnlyPlan { maker, ahead, wanted: None })
 }
 
-fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
-    let coinbase = coinbase_spec(config);
-    Ok(match &config.source {
+/// All sources in the operator's order of preference.
+fn make_sources(config: &Config) -> Result<Arc<[NamedSource]>, StartError> {
+    let backups = config.backups.iter().map(|backup| (&backup.name, &backup.source));
+    let all = [(&config.source_name, &config.source)].into_iter().chain(backups);
+    let named = all.map(|(name, source)| {
+        let (stale_after, refresh) = (source.stale_after(), source.refresh());
+        let made = make_source(source, coinbase_spec(config))
+            .map_err(|error| StartError::Source(format!("{name}: {error}")))?;
+        Ok(NamedSource { name: name.clone(), source: made, stale_after, refresh })
+    });
+    named.collect()
+}
+
+/// Who asks the node about assembled blocks, where the operator wants it of a source.
+fn proposals(config: &Config, list: &[NamedSource], view: &View, events: &Events) -> Option<Proposals> {
+    let all = [&config.source].into_iter().chain(config.backups.iter().map(|backup| &backup.source));
+    let checks: Vec<_> = all.map(Source::proposal).collect();
+    let wanted = checks.iter().any(|check| *check != ProposalCheck::Off);
+    let (board, events) = (view.sources.clone(), events.clone());
+    wanted.then(|| Proposals { sources: list.iter().cloned().zip(checks).collect(), board, events })
+}
+
+fn make_source(source: &Source, coinbase: CoinbaseSpec) -> Result<Arc<dyn TemplateSource>, String> {
+    Ok(match source {
         Source::Embedded(embedded) => Arc::new(
             EmbeddedChain::new(EmbeddedConfig {
                 bits: embedded.bits,
@@ -362,7 +391,7 @@ fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
                 coinbase,
                 ..EmbeddedConfig::default()
             })
-            .map_err(|error| StartError::Source(error.to_string()))?,
+            .map_err(|error| error.to_string())?,
         ),
         Source::Node(node) => Arc::new(
             node::NodeSource::new(NodeConfig {
@@ -376,9 +405,10 @@ fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
                 },
                 network: node.network,
                 request_timeout: node.request_timeout,
+                zmq_hashblock: node.zmq_hashblock.clone(),
                 coinbase,
             })
-            .map_err(|error| StartError::Source(error.to_string()))?,
+            .map_err(|error| error.to_string())?,
         ),
     })
 }
@@ -395,7 +425,7 @@ async fn serve(
     config: &Config,
     serving: &Serving,
     events: &Events,
-    source: &Arc<dyn TemplateSource>,
+    sources: &Arc<[NamedSource]>,
     work: watch::Receiver<Work>,
     view: &Arc<View>,
     down: &watch::Receiver<bool>,
@@ -471,7 +501,7 @@ async fn serve(
     let server = Server::bind(miners.listen, parts).await?;
     let ask = Arc::new(Notify::new());
     let delivery = blocks::Delivery {
-        source: source.clone(),
+        sources: sources.clone(),
         ask: ask.clone(),
         events: events.clone(),
         ledger: recorder,

@@ -5,33 +5,53 @@
 //! more than one under way, and it is never abandoned: when the caller's patience ends first, the poll
 //! stays and the next call goes on waiting for it. Silence is not trusted for ever: each time patience
 //! ends, the node is asked for its tip, which shows a node that is gone and a poll that was forgotten.
+//! Where the node publishes new blocks by ZMQ, that is a second way to hear of a tip at once.
+//!
+//! - `mempool`: what waits in the node's mempool, asked beside the templates
+//! - `zmq`: new blocks as the node publishes them
 //!
 //! Retrying and backing off are the caller's; here every call ends with a template, with "still the
 //! same", or with an error that says who has to act.
 
+mod mempool;
+mod zmq;
+
 use super::{
-    ChainTip, CoinbaseSpec, Context, MempoolState, NextBlock, SourceError, SourceTip, Sourced, SubmitOutcome,
+    ChainTip, CoinbaseSpec, Context, NextBlock, Place, SourceError, SourceTip, Sourced, SubmitOutcome,
     TemplateDigest, TemplateSource, facts,
     gbt::Answer,
     rpc::{Rpc, Wait},
 };
-use crate::reason::Reason;
+use crate::{event::schema::millis, reason::Reason};
 use async_trait::async_trait;
-use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, consensus};
-use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use bitcoin::{Block, BlockHash, CompactTarget, Network, Work, consensus};
+use mempool::{Looked, Mempool};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::VecDeque,
+    future::pending,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::{
+    sync::watch,
     task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 
 pub use super::rpc::Auth;
+pub use zmq::Endpoint;
 
 /// Mempool and tip are context, not the template: they must not hold up work on a new tip.
 const CONTEXT_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon a long poll that brought nothing new is repeated, should a node answer at once.
 const POLL_PACE: Duration = Duration::from_millis(250);
+/// Names of work that are remembered for submissions, one for each tip.
+const MAX_WORK_IDS: usize = 8;
 
 /// How to reach a node.
 #[derive(Clone, Debug)]
@@ -44,6 +64,8 @@ pub struct NodeConfig {
     pub network: Network,
     /// How long it may take to answer anything but a long poll.
     pub request_timeout: Duration,
+    /// Where it publishes new blocks by ZMQ.
+    pub zmq_hashblock: Option<Endpoint>,
     /// What the coinbase of the templates is to be like.
     pub coinbase: CoinbaseSpec,
 }
@@ -52,6 +74,7 @@ pub struct NodeConfig {
 #[derive(Debug)]
 pub struct NodeSource {
     client: Arc<NodeClient>,
+    zmq_hashblock: Option<Endpoint>,
     state: tokio::sync::Mutex<State>,
 }
 
@@ -64,6 +87,36 @@ struct State {
     last: Option<Last>,
     /// The one long poll under way.
     poll: Option<Poll>,
+    /// What runs beside from the first question on.
+    beside: Option<Beside>,
+}
+
+/// What runs beside; ends with the source.
+#[derive(Debug)]
+struct Beside {
+    /// Tips that the node publishes, where it does.
+    tips: watch::Receiver<Option<BlockHash>>,
+    mempool: JoinHandle<()>,
+}
+
+impl Beside {
+    /// The node publishes a tip that is another than this; each is told once.
+    async fn another_than(&mut self, tip: Option<BlockHash>) {
+        loop {
+            if self.tips.changed().await.is_err() {
+                return pending().await;
+            }
+            if *self.tips.borrow_and_update() != tip {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.mempool.abort();
+    }
 }
 
 #[derive(Debug)]
@@ -96,8 +149,15 @@ impl NodeSource {
     /// `ConfigInvalid` when the address is not usable.
     pub fn new(config: NodeConfig) -> Result<Self, SourceError> {
         let rpc = Rpc::new(&config.url, config.auth, config.request_timeout)?;
-        let client = NodeClient { rpc, network: config.network, coinbase: config.coinbase };
-        Ok(Self { client: Arc::new(client), state: Default::default() })
+        let client = NodeClient {
+            rpc: Arc::new(rpc),
+            network: config.network,
+            coinbase: config.coinbase,
+            mempool: Arc::default(),
+            work_ids: Mutex::default(),
+        };
+        let (zmq_hashblock, state) = (config.zmq_hashblock, Default::default());
+        Ok(Self { client: Arc::new(client), zmq_hashblock, state })
     }
 }
 
@@ -114,7 +174,13 @@ impl TemplateSource for NodeSource {
     ) -> Result<Option<Sourced>, SourceError> {
         let deadline = Instant::now() + patience;
         let mut state = self.state.lock().await;
+        state.beside.get_or_insert_with(|| self.start_beside());
+        let tip = |state: &State| state.last.as_ref().map(|last| last.tip);
+        let before = tip(&state);
         let answer = self.client.next_template(&mut state, after, deadline).await;
+        if before.is_some() && tip(&state) != before {
+            self.client.mempool.look_again();
+        }
         if answer.is_err() {
             // Whatever answers next time may be another node.
             state.checked = false;
@@ -126,25 +192,48 @@ impl TemplateSource for NodeSource {
         self.client.whole_tip().await.map(Some)
     }
 
-    /// `submitblock` (BIP 22). Besides null, `duplicate` is a success: the node has this very block
-    /// and found it valid, so it is a repeated delivery. `inconclusive` is not: the node keeps the
-    /// block, but another one is its tip.
+    /// `submitblock` (BIP 22), with the name of the work where the template had one. Besides null, `duplicate`
+    /// is a success: the node has this very block and found it valid. `inconclusive` is not: the node keeps
+    /// the block, but another one is its tip.
     async fn submit_block(&self, block: &Block) -> Result<SubmitOutcome, SourceError> {
-        let params = json!([consensus::encode::serialize_hex(block)]);
-        let answer: Option<String> = self.client.rpc.call("submitblock", params, Wait::Normal).await?;
-        Ok(match answer.as_deref() {
-            None | Some("duplicate") => SubmitOutcome::Accepted,
-            Some(words) => SubmitOutcome::Rejected(words.chars().take(200).collect()),
-        })
+        let mut params = vec![json!(consensus::encode::serialize_hex(block))];
+        params.extend(self.client.work_id(block.header.prev_blockhash).map(|id| json!({ "workid": id })));
+        let answer: Option<String> = self.client.rpc.call("submitblock", params.into(), Wait::Normal).await?;
+        Ok(SubmitOutcome::of_node(answer.as_deref()))
+    }
+
+    async fn propose(&self, block: &Block) -> Result<Option<Result<(), String>>, SourceError> {
+        let mut request = self.client.request();
+        request["mode"] = json!("proposal");
+        request["data"] = json!(consensus::encode::serialize_hex(block));
+        let rpc = &self.client.rpc;
+        let answer: Option<String> = rpc.call("getblocktemplate", json!([request]), Wait::Normal).await?;
+        Ok(Some(answer.map_or(Ok(()), Err)))
+    }
+}
+
+impl NodeSource {
+    /// The mempool is looked at, and the node's publications are listened to, where there are any.
+    fn start_beside(&self) -> Beside {
+        let (told, tips) = watch::channel(None);
+        if let Some(endpoint) = self.zmq_hashblock.clone() {
+            // It ends when nobody looks at the tips any more.
+            tokio::spawn(zmq::listen(endpoint, told));
+        }
+        let mempool = tokio::spawn(self.client.mempool.clone().follow(self.client.rpc.clone()));
+        Beside { tips, mempool }
     }
 }
 
 /// The questions, without memory of earlier ones.
 #[derive(Debug)]
 struct NodeClient {
-    rpc: Rpc,
+    rpc: Arc<Rpc>,
     network: Network,
     coinbase: CoinbaseSpec,
+    mempool: Arc<Mempool>,
+    /// What the node calls the work on a tip, where it does; the newest last.
+    work_ids: Mutex<VecDeque<(BlockHash, String)>>,
 }
 
 #[derive(Deserialize)]
@@ -159,6 +248,17 @@ struct TipInfo {
     bestblockhash: BlockHash,
     /// Median time past, Unix seconds.
     mediantime: Option<u32>,
+    #[serde(default, deserialize_with = "work")]
+    chainwork: Option<Work>,
+}
+
+/// The work in a chain, in hex.
+fn work<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Work>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let bytes: Option<[u8; 32]> = hex::decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes
+        .map(|bytes| Some(Work::from_be_bytes(bytes)))
+        .ok_or_else(|| D::Error::custom("not 64 hexadecimal digits"))
 }
 
 /// `getmininginfo`. What the next block needs is there since Bitcoin Core 29.
@@ -172,14 +272,6 @@ struct NextInfo {
     height: u32,
     #[serde(with = "super::record::compact")]
     bits: CompactTarget,
-}
-
-#[derive(Deserialize)]
-struct MempoolInfo {
-    size: u64,
-    bytes: u64,
-    #[serde(with = "bitcoin::amount::serde::as_btc")]
-    total_fee: Amount,
 }
 
 impl NodeClient {
@@ -207,8 +299,23 @@ impl NodeClient {
                 let answer = tokio::spawn(async move { client.template(Some(&long_poll_id)).await });
                 Poll { long_poll_id: id.clone(), answer }
             });
-            let Ok(finished) = timeout_at(deadline, &mut poll.answer).await else {
-                return self.after_patience(state, after).await;
+            let (beside, tip) = (&mut state.beside, state.last.as_ref().map(|last| last.tip));
+            let published = async {
+                match beside {
+                    Some(beside) => beside.another_than(tip).await,
+                    None => pending().await,
+                }
+            };
+            let finished = tokio::select! {
+                finished = &mut poll.answer => finished,
+                () = published => {
+                    let fresh = self.template(None).await?;
+                    match remember(state, fresh, after) {
+                        Some(sourced) => return Ok(Some(sourced)),
+                        None => continue,
+                    }
+                }
+                () = sleep_until(deadline) => return self.after_patience(state, after).await,
             };
             // An answer to an earlier question may be older than what was fetched since.
             let outdated = poll.long_poll_id != id;
@@ -262,10 +369,7 @@ impl NodeClient {
 
     /// One `getblocktemplate`, assembled. With a long poll id the node answers when it has another.
     async fn template(&self, long_poll_id: Option<&str>) -> Result<Fetched, SourceError> {
-        let mut request = json!({ "rules": ["segwit"] });
-        if self.network == Network::Signet {
-            request["rules"] = json!(["segwit", "signet"]);
-        }
+        let mut request = self.request();
         let wait = match long_poll_id {
             Some(id) => {
                 request["longpollid"] = json!(id);
@@ -275,6 +379,7 @@ impl NodeClient {
         };
         let answer: Answer = self.rpc.call("getblocktemplate", json!([request]), wait).await?;
         let long_poll_id = answer.longpollid.clone();
+        self.note_work_id(answer.work_id());
         let (network, coinbase) = (self.network, self.coinbase.clone());
         let assembly = tokio::task::spawn_blocking(move || {
             let declared = answer.declare(network, coinbase)?;
@@ -282,34 +387,75 @@ impl NodeClient {
             Ok::<_, SourceError>((declared, template))
         });
         let (assembled, mempool, tip) = tokio::join!(assembly, self.mempool(), self.tip());
+        let (tip, tip_work) = tip.unzip();
         let (declared, template) = assembled.map_err(|e| SourceError {
             reason: Reason::TemplateSourceInvalid,
             detail: format!("the template was not assembled: {e}"),
         })??;
         // The node made it from its own mempool.
         let known = Some(vec![true; template.transactions.len()].into());
-        let context = Context { tip, mempool, known, ..Context::default() };
-        Ok((Sourced::new(declared, template, context), long_poll_id))
+        if let Some(tip) = tip
+            && tip.hash == template.previous_block_hash
+            && template.height.checked_sub(1) != Some(tip.height)
+        {
+            let detail = format!(
+                "height: the template is for {}, but the tip that it builds on is at {}",
+                template.height, tip.height
+            );
+            return Err(SourceError { reason: Reason::TemplateSourceInvalid, detail });
+        }
+        let context = Context {
+            tip,
+            mempool: mempool.map(|looked| looked.state),
+            fee_rates: mempool.and_then(|looked| looked.fee_rates),
+            mempool_age_ms: mempool.map(|looked| millis(looked.at.elapsed())),
+            known,
+            ..Context::default()
+        };
+        let sourced = Sourced { tip_work: tip_work.flatten(), ..Sourced::new(declared, template, context) };
+        Ok((sourced, long_poll_id))
     }
 
-    /// State of the mempool; unknown when the node does not say it soon.
-    async fn mempool(&self) -> Option<MempoolState> {
-        let info: MempoolInfo = self.context("getmempoolinfo").await?;
-        Some(MempoolState {
-            transaction_count: info.size,
-            total_vsize: info.bytes,
-            total_fees: info.total_fee.to_sat(),
-        })
+    /// What every `getblocktemplate` says.
+    fn request(&self) -> Value {
+        let rules: &[&str] =
+            if self.network == Network::Signet { &["segwit", "signet"] } else { &["segwit"] };
+        json!({ "rules": rules, "capabilities": ["proposal", "workid"] })
     }
 
-    /// The tip as the node sees it; unknown when the node does not say it soon.
-    async fn tip(&self) -> Option<ChainTip> {
+    fn note_work_id(&self, id: Option<(BlockHash, String)>) {
+        let Some((tip, id)) = id else { return };
+        let mut ids = self.work_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.retain(|(known, _)| *known != tip);
+        ids.push_back((tip, id));
+        if ids.len() > MAX_WORK_IDS {
+            ids.pop_front();
+        }
+    }
+
+    fn work_id(&self, tip: BlockHash) -> Option<String> {
+        let ids = self.work_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.iter().find(|(known, _)| *known == tip).map(|(_, id)| id.clone())
+    }
+
+    /// The mempool as it was looked at last; the first time it is looked at now, and unknown when the node
+    /// does not say it soon.
+    async fn mempool(&self) -> Option<Looked> {
+        match self.mempool.last() {
+            Some(looked) => Some(looked),
+            None => timeout(CONTEXT_PATIENCE, self.mempool.look(&self.rpc)).await.ok()?.ok(),
+        }
+    }
+
+    /// The tip as the node sees it, and the work up to it; unknown when the node does not say it soon.
+    async fn tip(&self) -> Option<(ChainTip, Option<Work>)> {
         let (tip, mining) = tokio::join!(
             self.context::<TipInfo>("getblockchaininfo"),
             self.context::<MiningInfo>("getmininginfo")
         );
-        let TipInfo { blocks: height, bestblockhash: hash, .. } = tip?;
-        Some(ChainTip { hash, height, next_bits: after(mining, height).map(|next| next.bits) })
+        let TipInfo { blocks: height, bestblockhash: hash, chainwork, .. } = tip?;
+        let next_bits = after(mining, height).map(|next| next.bits);
+        Some((ChainTip { hash, height, next_bits }, chainwork))
     }
 
     /// The tip, and what comes after it where the node says that soon.
@@ -318,13 +464,13 @@ impl NodeClient {
             self.rpc.call::<TipInfo>("getblockchaininfo", json!([]), Wait::Normal),
             self.context::<MiningInfo>("getmininginfo")
         );
-        let TipInfo { blocks, bestblockhash: hash, mediantime } = tip?;
+        let TipInfo { blocks, bestblockhash: hash, mediantime, chainwork: work } = tip?;
         let next = after(mining, blocks).zip(mediantime).map(|(next, median)| NextBlock {
             height: next.height,
             bits: next.bits,
             min_time: median.saturating_add(1),
         });
-        Ok(SourceTip { hash, next })
+        Ok(SourceTip { hash, next, place: Some(Place { hash, height: blocks, work }) })
     }
 
     /// Asks for something that is good to know and nothing to wait for.
