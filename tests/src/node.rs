@@ -233,6 +233,16 @@ impl Node {
         self.tip().await
     }
 
+    /// The same with blocks that no other node makes: [`mine`](Self::mine) on two nodes within a second makes the
+    /// same blocks twice.
+    ///
+    /// # Errors
+    /// When the node does not mine.
+    pub async fn mine_apart(&self, blocks: u64) -> Result<String> {
+        self.rpc.call("generatetodescriptor", json!([blocks, "raw(51)"])).await?;
+        self.tip().await
+    }
+
     /// Height of its tip.
     ///
     /// # Errors
@@ -297,11 +307,16 @@ impl Rpc {
     /// # Errors
     /// When the node does not answer with JSON.
     pub async fn post(&self, body: &Value) -> Result<Value> {
+        serde_json::from_slice(&self.raw(body).await?).context("an answer that is not JSON")
+    }
+
+    /// The same without a look at the answer.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn raw(&self, body: &Value) -> Result<Vec<u8>> {
         let request = self.client.post(&self.url).basic_auth(&self.user, Some(&self.password)).json(body);
-        let response = request.send().await?;
-        let status = response.status();
-        let bytes = response.bytes().await?;
-        serde_json::from_slice(&bytes).with_context(|| format!("an answer that is not JSON, status {status}"))
+        Ok(request.send().await?.bytes().await?.to_vec())
     }
 }
 

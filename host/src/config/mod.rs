@@ -12,6 +12,8 @@
 //! - `explain`: every key in words, and what is in force
 //! - `value`: how a text becomes a value; `fault`: what is said when it does not
 
+#[cfg(test)]
+mod backup_tests;
 mod changes;
 mod check;
 mod document;

@@ -575,11 +575,11 @@ fn the_rotation_of_the_event_file_has_its_bounds() {
 }
 
 #[test]
-fn every_key_but_those_of_policies_has_a_variable_of_its_own() {
+fn every_key_but_those_of_lists_has_a_variable_of_its_own() {
     let mut variables = BTreeSet::new();
     for key in keys() {
         match (&key.variable, key.section) {
-            (None, "policy") => {}
+            (None, "policy" | "backup") => {}
             (Some(variable), _) => assert!(variables.insert(variable.clone()), "{variable} is there twice"),
             (None, _) => panic!("{} has no variable", key.name()),
         }

@@ -25,7 +25,7 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("source_stale", "source"),
     ("source_leads", "source"),
     ("source_tips", "source"),
-    ("proposal_answered", "source"),
+    ("proposal_answered", "template"),
     ("template_judged", "template"),
     ("policy_monitored", "policy"),
     ("policy_set_swapped", "policy"),

@@ -76,7 +76,7 @@ async fn answer(change: impl FnOnce(&EmbeddedChain, &Template, Block) -> Block) 
     assert_eq!(still, SubmitOutcome::Accepted, "a refused block left traces");
     match outcome {
         SubmitOutcome::Rejected(words) => words,
-        SubmitOutcome::Accepted => panic!("the chain accepted a bad block"),
+        SubmitOutcome::Accepted | SubmitOutcome::Known => panic!("the chain accepted a bad block"),
     }
 }
 

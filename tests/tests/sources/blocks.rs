@@ -118,7 +118,7 @@ async fn twenty_four_blocks_are_accepted_with_and_without_transactions_and_acros
     scene.node.disconnect(&theirs).await?;
     scene.mine(3, None).await?;
     let lost = scene.node.tip().await?;
-    let won = theirs.mine(4).await?;
+    let won = theirs.mine_apart(4).await?;
     scene.node.connect(&theirs).await?;
     scene.node.follows(&won).await?;
     work_on(&mut scene.gateway, &won).await?;

@@ -116,7 +116,7 @@ async fn nodes_split_by_a_reorganisation_of_three_blocks_are_told_and_the_longer
     let skip = gateway.events()?.len();
     first.disconnect(&second).await?;
     let lost = first.mine(3).await?;
-    let rival = second.mine(3).await?;
+    let rival = second.mine_apart(3).await?;
     follow_to(&mut client, &mut channel, &lost).await?;
     let told = event(&mut gateway, skip, "source_tips", "source_tips_disagree").await?;
     let tips = json!([

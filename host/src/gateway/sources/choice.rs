@@ -239,24 +239,11 @@ impl Choice {
 
     fn decide(&mut self, now: Instant) -> Vec<Step> {
         self.start = self.start.filter(|start| now < *start);
-        let best = self.best(now);
-        let counted: Vec<_> = self.sources.iter().map(|source| self.counted(source, now)).collect();
-        let by_work = counted.iter().flatten().all(|place| place.work.is_some());
-        for (source, place) in self.sources.iter_mut().zip(&counted) {
-            let (worse, apart) = match (place, &best) {
-                (Some(place), Some(best)) => (is_better(best, place, by_work), place.hash != best.hash),
-                _ => (false, false),
-            };
-            source.worse = worse.then(|| source.worse.unwrap_or(now));
-            source.apart = apart.then(|| source.apart.unwrap_or(now));
-        }
-        for index in 0..self.sources.len() {
-            let source = self.sources[index];
-            self.sources[index].good = self.can_lead(&source, now).then(|| source.good.unwrap_or(now));
-        }
-        let mut steps = Vec::new();
-        if let Some(step) = self.choose(now) {
-            steps.push(step);
+        self.assess(now);
+        let mut steps: Vec<Step> = self.choose(now).into_iter().collect();
+        if !steps.is_empty() {
+            // On a tie, the best place is where the leader is.
+            self.assess(now);
         }
         // Those that do not answer agree with nobody and contradict nobody.
         let apart = |source: &Source| source.failed.is_none() && self.has_passed(source.apart, now);
@@ -266,6 +253,30 @@ impl Choice {
             steps.push(if disagree { Step::Disagree } else { Step::Agree });
         }
         steps
+    }
+
+    /// Compares every source with the best place.
+    fn assess(&mut self, now: Instant) {
+        let best = self.best(now);
+        let places: Vec<_> = self.sources.iter().map(|source| self.counted(source, now)).collect();
+        let by_work = places.iter().flatten().all(|place| place.work.is_some());
+        let is_best = |place: &Option<Place>| {
+            place.is_some_and(|place| best.is_some_and(|best| best.hash == place.hash))
+        };
+        // Whoever was elsewhere than the best place may be the best one now: the others have been elsewhere than
+        // that for as long.
+        let at_best = self.sources.iter().zip(&places).filter(|(_, place)| is_best(place));
+        let since = at_best.filter_map(|(source, _)| source.apart).min().unwrap_or(now);
+        for (source, place) in self.sources.iter_mut().zip(&places) {
+            let worse = place.is_some_and(|place| best.is_some_and(|best| is_better(&best, &place, by_work)));
+            let apart = place.is_some() && !is_best(place);
+            source.worse = worse.then(|| source.worse.unwrap_or(now));
+            source.apart = apart.then(|| source.apart.unwrap_or(since));
+        }
+        for index in 0..self.sources.len() {
+            let source = self.sources[index];
+            self.sources[index].good = self.can_lead(&source, now).then(|| source.good.unwrap_or(now));
+        }
     }
 
     fn can_lead(&self, source: &Source, now: Instant) -> bool {
