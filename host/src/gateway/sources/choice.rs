@@ -246,8 +246,10 @@ impl Choice {
             self.assess(now);
         }
         // Those that do not answer agree with nobody and contradict nobody.
-        let apart = |source: &Source| source.failed.is_none() && self.has_passed(source.apart, now);
-        let disagree = self.sources.iter().any(apart);
+        let answering = || self.sources.iter().filter(|source| source.failed.is_none());
+        let disagree = answering()
+            .any(|source| source.apart.is_none() && self.counted(source, now).is_some())
+            && answering().any(|source| self.has_passed(source.apart, now));
         if disagree != self.disagree {
             self.disagree = disagree;
             steps.push(if disagree { Step::Disagree } else { Step::Agree });

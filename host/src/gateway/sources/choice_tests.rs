@@ -166,6 +166,16 @@ fn nobody_takes_over_on_a_worse_chain_until_the_better_one_is_gone_for_good() {
 }
 
 #[test]
+fn a_source_that_is_gone_disagrees_with_nobody() {
+    let mut bench = Bench::agreed(2);
+    bench.says(0, template(11, 0));
+    bench.wait(3);
+    bench.says(0, Said::Failed);
+    assert_eq!(bench.wait(4), [], "who failed a moment ago is elsewhere, and has been for long");
+    assert_eq!(bench.wait(1), [lead(0, 1, Reason::SourceFailedOver)]);
+}
+
+#[test]
 fn a_backup_that_catches_up_takes_over_at_once() {
     let mut bench = Bench::agreed(2);
     bench.says(0, template(11, 0));
