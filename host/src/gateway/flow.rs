@@ -214,11 +214,12 @@ impl Flow {
         let asked = self.proposals.as_ref().and_then(|proposals| proposals.ask(&inputs.template));
         self.judging.spawn(async move {
             let mut judged = judge.judge(inputs).await;
-            if let Some(asked) = asked {
-                asked.decide(&mut judged.judgement).await;
-            }
             if let Some((recorder, declared)) = recorder.zip(declared) {
                 recorder.record(&declared, &judged);
+            }
+            // Behind the recording, which is of what the policies said.
+            if let Some(asked) = asked {
+                asked.decide(&mut judged.judgement).await;
             }
             judged
         });

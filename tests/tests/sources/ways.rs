@@ -7,6 +7,7 @@ use reservegrid_tests::{
     gateway::{DEADLINE, Gateway},
     mempool::Wallet,
     node::Node,
+    wait,
 };
 use serde_json::Value;
 
@@ -39,18 +40,40 @@ async fn a_new_tip_is_heard_by_zmq_when_the_long_poll_says_nothing() -> Result<(
 }
 
 #[tokio::test]
-async fn higher_fees_on_the_same_tip_are_seen_within_the_configured_time() -> Result<()> {
+async fn higher_fees_on_the_same_tip_are_seen_in_time_and_recorded_with_what_else_waits() -> Result<()> {
     let node = Node::start().await?;
     let mut wallet = Wallet::funded(&node, 30).await?;
     let (backend, front) = (backend().await?, Front::start(&node).await?);
     // A node says nothing of fees on a long poll for a minute; here it never does.
     front.twist(Twist::NoLongPoll);
-    let config = front.configure(patient(&backend)?).set("source", "fee_refresh", "1s");
+    let config = front
+        .configure(patient(&backend)?)
+        .set("source", "fee_refresh", "1s")
+        .set("record", "dir", "records");
     let mut gateway = Gateway::start(&config).await?;
     work_on(&mut gateway, &node.tip().await?).await?;
     let filled = wallet.fill(&node, 10).await?;
     let with_fees = |e: &Value| e["event"] == "template_judged" && e["total_fees"] == filled.fees.to_sat();
     gateway.wait_for_event("a template with the fees", DEADLINE, with_fees).await?;
+
+    // The mempool is asked about beside the templates, so one of the next has it.
+    let records = gateway.config().folder().join("records");
+    let context = wait::until("the fee rates in a recording", DEADLINE, async || {
+        for file in std::fs::read_dir(&records)? {
+            let recording: Value = serde_json::from_slice(&std::fs::read(file?.path())?).unwrap_or_default();
+            let context = recording["template"]["context"].clone();
+            if context["fee_rates"].is_object() {
+                return Ok(Some(context));
+            }
+        }
+        Ok(None)
+    })
+    .await?;
+    let rate = |name: &str| context["fee_rates"][name].as_u64().unwrap_or(0);
+    // The wallet pays 1.1 satoshi per vbyte and more.
+    ensure!(1_000 < rate("p10") && rate("p10") <= rate("p50") && rate("p50") <= rate("p90"), "{context}");
+    ensure!(context["mempool"]["transaction_count"].as_u64() >= Some(10), "{context}");
+    ensure!(context["mempool_age_ms"].as_u64() < Some(60_000), "{context}");
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use tokio::{sync::Notify, time::timeout};
 
 /// How often it is looked at.
 const EVERY: Duration = Duration::from_secs(5);
-/// Every so many looks the fee rates are.
+/// Every so many looks the fee rates are, unless they are unknown.
 const FEES_EVERY: u32 = 6;
 /// What is older is not handed out.
 const MAX_AGE: Duration = Duration::from_secs(60);
@@ -72,7 +72,7 @@ impl Mempool {
         let mut fee_rates = None;
         for turn in 0_u32.. {
             match self.look(&rpc).await {
-                Ok(looked) if turn % FEES_EVERY == 0 => {
+                Ok(looked) if turn % FEES_EVERY == 0 || fee_rates.is_none() => {
                     fee_rates = rates(&rpc, looked.state).await;
                     self.note(Looked { fee_rates, ..looked });
                 }
