@@ -33,7 +33,7 @@ export RESERVEGRID_PROMETHEUS_DIR := $(CACHE)/prometheus
 export RESERVEGRID_CACHE      := $(CACHE)
 export PATH                   := $(TOOLS)/bin:$(PATH)
 
-.PHONY: run test interop fuzz crash build policies container node browser prometheus docs screenshots lint fmt audit gate-soak bench bench-load bench-tip clean help setup wasm-toolchain nextest foreign deny
+.PHONY: run test interop fuzz crash build policies container node browser prometheus docs screenshots lint fmt audit gate-soak bench bench-load bench-tip bench-template clean help setup wasm-toolchain nextest foreign deny
 
 run: policies ## gateway, embedded chain, pool backend and miners in one terminal; Ctrl-C ends it
 	@mkdir -p $(dir $(DEMO))
@@ -98,7 +98,7 @@ audit: deny ## known vulnerabilities in dependencies (needs the network)
 gate-soak: setup ## two million random sequences through the gate, watched for broken promises
 	RESERVEGRID_GATE_SEQUENCES=2000000 cargo test --release --workspace --lib gate::soak -- --nocapture
 
-bench: policies ## handshake, frames, shares, the ledger and policies: measured here, beside the reference
+bench: policies bench-template ## handshake, frames, shares, the ledger and policies: measured here, beside the reference
 	cargo bench --workspace --bench noise --bench share --bench pack --bench facts --bench swap --bench ledger
 
 bench-load: build policies ## the mining server under load: shares, arrivals, idle crowds, new tips, hostile crowds
@@ -107,6 +107,9 @@ bench-load: build policies ## the mining server under load: shares, arrivals, id
 
 bench-tip: policies ## from a new tip to the last of 1, 100 and 1,000 miners, beside bare TCP
 	cargo bench --workspace --bench tip
+
+bench-template: policies node ## from a node's new tip to the admitted template, beside the node's own time, for full blocks
+	cargo bench --workspace --bench template
 
 clean: ## remove what was built; tools and node stay in .cache
 	cargo clean

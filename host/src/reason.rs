@@ -284,10 +284,42 @@ reasons! {
             "The Template Provider calls its newest template stale and sends no other.";
         TemplateDataMissing = "template_data_missing", Node, Error, None,
             "The Template Provider did not send the transactions of its template in time.";
+        SourceChosen = "source_chosen", Nobody, Info, None,
+            "The first template source that can give templates was chosen.";
+        SourceFailedOver = "source_failed_over", Node, Error, None,
+            "The source that gave the templates failed; they come from another one from now on.";
+        SourceBehind = "source_behind", Node, Error, None,
+            "Other sources have had a tip with more work for longer than blocks take to travel.";
+        SourceReturned = "source_returned", Nobody, Info, None,
+            "A preferred template source is well again and gives the templates from now on.";
+        SourceMissing = "source_missing", Node, Error, None,
+            "No template source can be relied on at the moment; miners keep the work they have.";
+        SourceTipsDisagree = "source_tips_disagree", Node, Error, None,
+            "Template sources that answer have been on different tips for longer than blocks take to travel.";
+        SourceTipsAgree = "source_tips_agree", Nobody, Info, None,
+            "The template sources that answer are on the same tip again.";
+        SourceRedundancyLost = "source_redundancy_lost", Node, Warning, None,
+            "Miners are served, but not every template source is well: one failure less can be borne.";
+    }
+    proposal {
+        ProposalAccepted = "proposal_accepted", Nobody, Info, None,
+            "The node finds the assembled block valid but for its proof of work.";
+        ProposalRejected = "proposal_rejected", Node, Error, None,
+            "The node finds that the assembled block would not be valid.";
+        ProposalUnanswered = "proposal_unanswered", Node, Warning, None,
+            "The node did not say whether the assembled block would be valid.";
     }
     block {
         BlockSubmitted = "block_submitted", Nobody, Info, None,
             "A share solved the block and the template source accepted it.";
+        BlockKnown = "block_known", Nobody, Info, None,
+            "The source has the block already and found it valid: it came there by another way first.";
+        BlockInconclusive = "block_inconclusive", Node, Warning, None,
+            "The source keeps the block, but another one is its tip.";
+        BlockParentUnknown = "block_parent_unknown", Node, Error, None,
+            "The source does not have the block before this one, or found that one invalid.";
+        BlockInvalid = "block_invalid", Us, Error, None,
+            "The source finds the block invalid.";
         BlockRejectedByNode = "block_rejected_by_node", Node, Error, None,
             "A share solved the block and the template source refused it.";
         BlockUnconfirmed = "block_unconfirmed", Node, Warning, None,

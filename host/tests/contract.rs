@@ -130,6 +130,7 @@ fn a_policy_of_contract_0_1_0_judges_as_on_the_first_day() {
         mempool: Some(MempoolState { transaction_count: 1, total_vsize: 2_000_000, total_fees: 3 }),
         fee_rates: Some(FeeRatePercentiles { p10: 1000, p25: 2000, p50: 3000, p75: 4000, p90: 5000 }),
         best_template_value: Some(5_000_000_700),
+        mempool_age_ms: None,
         known: Some([true, false, true].into()),
     };
     assert_eq!(

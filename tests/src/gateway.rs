@@ -152,6 +152,22 @@ impl GatewayConfig {
         }
     }
 
+    /// One more source of templates, for when those before it fail: a node with a cookie file.
+    #[must_use]
+    pub fn backup(mut self, name: &str, node: &Node) -> Self {
+        let mut entry = Table::new();
+        entry.insert("name".into(), name.into());
+        entry.insert("kind".into(), "node".into());
+        entry.insert("url".into(), node.url().into());
+        entry.insert("network".into(), "regtest".into());
+        entry.insert("cookie_file".into(), node.cookie_file().display().to_string().into());
+        let list = self.table.entry("backup").or_insert_with(|| Toml::Array(Vec::new()));
+        if let Some(list) = list.as_array_mut() {
+            list.push(entry.into());
+        }
+        self
+    }
+
     /// One more policy, asked after those before it.
     ///
     /// # Errors

@@ -1,7 +1,8 @@
 //! What the end-to-end tests stand on: the real binary, a real Bitcoin node, a pool backend.
 //!
 //! - [`node`]: a regtest node in a folder of its own, and its JSON-RPC
-//! - [`scripted`]: a node that answers as told; [`stall`]: a way to a node that stops in the middle of an answer
+//! - [`scripted`]: a node that answers as told; [`stall`]: a way to a node that stops in the middle of an answer;
+//!   [`front`]: one that changes, breaks or holds back the answers of a real node
 //! - [`provider`]: a Template Provider in front of a node, honest or not
 //! - [`mempool`]: coins, and thousands of real signed transactions in the node's mempool
 //! - [`account`]: the promise of the ledger, checked from outside
@@ -19,6 +20,7 @@ pub mod account;
 pub mod backend;
 pub mod browser;
 pub mod client;
+pub mod front;
 pub mod gateway;
 pub mod mempool;
 pub mod node;

@@ -30,6 +30,32 @@ pub const USER: &str = "tester";
 /// The password of [`Auth::Password`].
 pub const PASSWORD: &str = "only-on-regtest";
 
+/// Bitcoin's test chains that a node can have alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chain {
+    /// Blocks cost nothing, and the target never changes.
+    Regtest,
+    /// A signet that anybody may mine: a block costs millions of hashes, the target changes every other block.
+    Signet,
+}
+
+impl Chain {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Regtest => "regtest",
+            Self::Signet => "signet",
+        }
+    }
+
+    fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Regtest => &["-regtest"],
+            // The challenge is OP_TRUE. The target follows the time of 14 days' worth of blocks, which are two.
+            Self::Signet => &["-signet", "-signetchallenge=51", "-signetblocktime=604800", "-connect=0"],
+        }
+    }
+}
+
 /// A running node. It ends with this handle, and its chain with it.
 #[derive(Debug)]
 pub struct Node {
@@ -41,6 +67,9 @@ pub struct Node {
     url: String,
     /// Where other nodes connect.
     peers: String,
+    /// Where it publishes new blocks by ZMQ.
+    zmq: String,
+    chain: Chain,
     folder: TempDir,
 }
 
@@ -58,11 +87,19 @@ impl Node {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_with(auth: Auth) -> Result<Self> {
+        Self::start_on(Chain::Regtest, auth).await
+    }
+
+    /// The same on another chain.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_on(chain: Chain, auth: Auth) -> Result<Self> {
         let program = program("bitcoind")?;
         let mut last = None;
         // Somebody else may take the port between our look and the node's start; it then ends at once.
         for _ in 0..3 {
-            match Self::attempt(&program, auth).await {
+            match Self::attempt(&program, chain, auth).await {
                 Ok(node) => return Ok(node),
                 Err(error) => last = Some(error),
             }
@@ -70,12 +107,12 @@ impl Node {
         Err(last.unwrap_or_else(|| anyhow::anyhow!("the node was not started")))
     }
 
-    async fn attempt(program: &Path, auth: Auth) -> Result<Self> {
+    async fn attempt(program: &Path, chain: Chain, auth: Auth) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("reservegrid-node-").tempdir()?;
         let (port, peers) = (free_port()?, format!("127.0.0.1:{}", free_port()?));
+        let zmq = format!("tcp://127.0.0.1:{}", free_port()?);
         let mut command = Command::new(program);
         command.arg(format!("-datadir={}", folder.path().display())).arg(format!("-rpcport={port}")).args([
-            "-regtest",
             "-server",
             "-listen=1",
             "-listenonion=0",
@@ -88,12 +125,13 @@ impl Node {
             "-blockmaxweight=3996000",
             "-blockmaxsize=4000000",
         ]);
-        command.arg(format!("-bind={peers}"));
+        command.args(chain.arguments());
+        command.arg(format!("-bind={peers}")).arg(format!("-zmqpubhashblock={zmq}"));
         if auth == Auth::Password {
             command.arg(format!("-rpcuser={USER}")).arg(format!("-rpcpassword={PASSWORD}"));
         }
         let mut process = Process::start("bitcoind", command, folder.path())?;
-        let cookie = folder.path().join("regtest/.cookie");
+        let cookie = folder.path().join(chain.name()).join(".cookie");
         let url = format!("http://127.0.0.1:{port}");
         let rpc = wait::until("the node to answer", START, async || {
             process.check_running()?;
@@ -109,7 +147,7 @@ impl Node {
             Ok(rpc.call("getblockchaininfo", json!([])).await.is_ok().then_some(rpc))
         })
         .await?;
-        Ok(Self { rpc, auth, process, url, peers, folder })
+        Ok(Self { rpc, auth, process, url, peers, zmq, chain, folder })
     }
 
     /// The JSON-RPC address.
@@ -119,7 +157,12 @@ impl Node {
 
     /// The cookie file of [`Auth::Cookie`].
     pub fn cookie_file(&self) -> PathBuf {
-        self.folder.path().join("regtest/.cookie")
+        self.folder.path().join(self.chain.name()).join(".cookie")
+    }
+
+    /// Where it publishes new blocks by ZMQ, `tcp://HOST:PORT`.
+    pub fn zmq(&self) -> &str {
+        &self.zmq
     }
 
     /// The folder of its data.
@@ -190,6 +233,16 @@ impl Node {
         self.tip().await
     }
 
+    /// The same with blocks that no other node makes: [`mine`](Self::mine) on two nodes within a second makes the
+    /// same blocks twice.
+    ///
+    /// # Errors
+    /// When the node does not mine.
+    pub async fn mine_apart(&self, blocks: u64) -> Result<String> {
+        self.rpc.call("generatetodescriptor", json!([blocks, "raw(51)"])).await?;
+        self.tip().await
+    }
+
     /// Height of its tip.
     ///
     /// # Errors
@@ -212,7 +265,7 @@ impl Node {
     /// # Errors
     /// When the node does not answer.
     pub async fn template(&self) -> Result<Value> {
-        self.rpc.call("getblocktemplate", json!([{ "rules": ["segwit"] }])).await
+        self.rpc.call("getblocktemplate", json!([{ "rules": ["segwit", "signet"] }])).await
     }
 }
 
@@ -249,12 +302,21 @@ impl Rpc {
         }
     }
 
-    async fn post(&self, body: &Value) -> Result<Value> {
+    /// Passes a whole request on, and its answer back.
+    ///
+    /// # Errors
+    /// When the node does not answer with JSON.
+    pub async fn post(&self, body: &Value) -> Result<Value> {
+        serde_json::from_slice(&self.raw(body).await?).context("an answer that is not JSON")
+    }
+
+    /// The same without a look at the answer.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn raw(&self, body: &Value) -> Result<Vec<u8>> {
         let request = self.client.post(&self.url).basic_auth(&self.user, Some(&self.password)).json(body);
-        let response = request.send().await?;
-        let status = response.status();
-        let bytes = response.bytes().await?;
-        serde_json::from_slice(&bytes).with_context(|| format!("an answer that is not JSON, status {status}"))
+        Ok(request.send().await?.bytes().await?.to_vec())
     }
 }
 

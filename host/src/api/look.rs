@@ -10,7 +10,7 @@ use crate::{
     miner::view::ConnectionView,
     reason::{Fault, Reason, Severity},
     swap::{GateView, Status},
-    view::{LedgerView, Overview, Readiness, Sample},
+    view::{LedgerView, Overview, Readiness, Sample, sources::SourcesView},
 };
 use axum::{
     Json,
@@ -63,6 +63,10 @@ pub(super) async fn policies(State(surface): Asked) -> Json<Status> {
 
 pub(super) async fn gate(State(surface): Asked) -> Json<GateView> {
     Json(surface.swaps.gate())
+}
+
+pub(super) async fn sources(State(surface): Asked) -> Json<SourcesView> {
+    Json(surface.view.sources.look())
 }
 
 pub(super) async fn ledger(State(surface): Asked) -> Json<LedgerView> {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     event::Numbered,
     swap::{GateView, ModeReport, RollbackReport, Status, SwapReport},
-    view::{LedgerView, Overview, Readiness, Sample},
+    view::{LedgerView, Overview, Readiness, Sample, sources::SourcesView},
 };
 use axum::{
     Json, Router,
@@ -123,6 +123,12 @@ fn routes() -> Vec<Route> {
                 get(look::miners),
             )
         },
+        Route::look(
+            "/v1/sources",
+            "The template sources: who leads, who is well, and on which tips they are",
+            of::<SourcesView>(),
+            get(look::sources),
+        ),
         Route::look(
             "/v1/ledger",
             "The ledger and the forwarding of shares",

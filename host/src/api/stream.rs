@@ -222,7 +222,10 @@ mod tests {
     fn hear(ring: &Arc<Ring>, numbers: std::ops::RangeInclusive<u64>) {
         let mut listener = ring.clone();
         for seq in numbers {
-            let record = Stamped { time_ms: 0, event: event::Event::SourceUp { source: "x".into() } };
+            let record = Stamped {
+                time_ms: 0,
+                event: event::Event::SourceUp { source: "x".into(), address: String::new() },
+            };
             let (about, json) = (record.event.about(), Arc::from("{}"));
             listener.hear(&Heard { seq, record: &record, about, json: &json });
         }

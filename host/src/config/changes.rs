@@ -32,22 +32,23 @@ impl Config {
         if self.mode.serves_miners() != new.mode.serves_miners() {
             keys.0.push(Key { name: "mode".into(), reload: Reload::NextStart });
         }
-        match (&self.source, &new.source) {
-            (Source::Embedded(old), Source::Embedded(new)) => keys.add("source", &old.differences(new)),
-            (Source::Replay(old), Source::Replay(new)) => keys.add("source", &old.differences(new)),
-            (Source::Node(old), Source::Node(new)) => {
-                let differing = [
-                    ("url", old.url != new.url),
-                    ("network", old.network != new.network),
-                    ("cookie_file, user or password", old.auth != new.auth),
-                    ("request_timeout", old.request_timeout != new.request_timeout),
-                    ("stale_after", old.stale_after != new.stale_after),
-                ];
-                keys.add_where("source", &differing);
-            }
-            (Source::Provider(old), Source::Provider(new)) => keys.add("source", &old.differences(new)),
-            _ => keys.add("source", &["kind"]),
+        keys.add_where("source", &[("name", self.source_name != new.source_name)]);
+        keys.add("source", &source_differences(&self.source, &new.source));
+        if self.backups.len() != new.backups.len() {
+            keys.0.push(Key { name: "[[backup]], their number".into(), reload: Reload::NextStart });
         }
+        for (old, new) in self.backups.iter().zip(&new.backups) {
+            if old.name != new.name {
+                keys.0.push(Key { name: "[[backup]] name".into(), reload: Reload::NextStart });
+            }
+            let differing = source_differences(&old.source, &new.source);
+            let named = |key: &&str| Key {
+                name: format!("backup \"{}\": {key}", old.name),
+                reload: Reload::NextStart,
+            };
+            keys.0.extend(differing.iter().map(named));
+        }
+        keys.add("failover", &self.failover.differences(&new.failover));
         let coinbase = [
             ("payout_address or payouts", self.coinbase.payout != new.coinbase.payout),
             ("tag", self.coinbase.tag != new.coinbase.tag),
@@ -71,6 +72,28 @@ impl Config {
         keys.add("log", &self.log.differences(&new.log));
         keys.add("drain", &self.drain.differences(&new.drain));
         keys.0
+    }
+}
+
+fn source_differences(old: &Source, new: &Source) -> Vec<&'static str> {
+    match (old, new) {
+        (Source::Embedded(old), Source::Embedded(new)) => old.differences(new),
+        (Source::Node(old), Source::Node(new)) => {
+            let differing = [
+                ("url", old.url != new.url),
+                ("network", old.network != new.network),
+                ("cookie_file, user or password", old.auth != new.auth),
+                ("request_timeout", old.request_timeout != new.request_timeout),
+                ("stale_after", old.stale_after != new.stale_after),
+                ("fee_refresh", old.fee_refresh != new.fee_refresh),
+                ("zmq_hashblock", old.zmq_hashblock != new.zmq_hashblock),
+                ("proposal", old.proposal != new.proposal),
+            ];
+            differing.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+        }
+        (Source::Provider(old), Source::Provider(new)) => old.differences(new),
+        (Source::Replay(old), Source::Replay(new)) => old.differences(new),
+        _ => vec!["kind"],
     }
 }
 

@@ -36,6 +36,17 @@ impl SourceKind {
     }
 }
 
+/// Whether the node checks assembled blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProposalCheck {
+    /// It is not asked.
+    Off,
+    /// It is asked beside, and its answer is told.
+    Watch,
+    /// Its rejection is a rejection of the template.
+    Gate,
+}
+
 /// What shares on a held job are worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldShares {
@@ -105,6 +116,10 @@ names!(
     r#"a source; write "node", "template_provider", "embedded" or "replay""#
 );
 names!(Pace { "recorded" => Recorded, "fast" => Fast }, r#"a choice; write "recorded" or "fast""#);
+names!(
+    ProposalCheck { "off" => Off, "watch" => Watch, "gate" => Gate },
+    r#"a choice; write "off", "watch" or "gate""#
+);
 names!(HeldShares { "accept" => Accept, "refuse" => Refuse }, r#"a choice; write "accept" or "refuse""#);
 names!(
     CoinbaseOnly { "off" => Off, "fallback" => Fallback, "ahead" => Ahead },

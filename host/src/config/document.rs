@@ -39,7 +39,7 @@ impl Entry {
     }
 }
 
-/// One table of the file. The entries of `[[policy]]` are the sections `policy.0`, `policy.1` and so on.
+/// One table of the file. The entries of a list are sections: `policy.0`, `policy.1` and so on.
 #[derive(Clone, Debug)]
 pub(super) struct Section {
     pub(super) place: Place,
@@ -51,8 +51,8 @@ pub(super) struct Section {
 pub(super) struct Document {
     pub(super) sections: BTreeMap<String, Section>,
     pub(super) faults: Vec<Fault>,
-    /// The number of `[[policy]]` tables.
-    pub(super) policies: usize,
+    /// The number of tables in each list.
+    lists: BTreeMap<&'static str, usize>,
     /// Whether the file is broken TOML, so that what seems to be missing may well be there.
     pub(super) broken: bool,
 }
@@ -86,6 +86,11 @@ impl Document {
         document
     }
 
+    /// The number of tables in a list.
+    pub(super) fn count(&self, list: &str) -> usize {
+        self.lists.get(list).copied().unwrap_or(0)
+    }
+
     fn fault(&mut self, place: Place, message: String) {
         self.faults.push(Fault { place, message });
     }
@@ -99,22 +104,29 @@ impl Document {
         let at = place(text, key.span().start);
         let value_at = place(text, value.span().start);
         let name = key.get_ref().to_string();
-        match (name.as_str(), value.into_inner()) {
-            ("policy", DeValue::Array(tables)) => {
+        let list_of = sections::LISTS.into_iter().find(|(list, _)| *list == name);
+        match (list_of, value.into_inner()) {
+            (Some((list, _)), DeValue::Array(tables)) => {
                 for table in tables {
                     let at = place(text, table.span().start);
                     match table.into_inner() {
                         DeValue::Table(table) => {
-                            self.section(text, format!("policy.{}", self.policies), at, table);
-                            self.policies += 1;
+                            let count = self.lists.entry(list).or_default();
+                            let section = format!("{list}.{count}");
+                            *count += 1;
+                            self.section(text, section, at, table);
                         }
-                        _ => self
-                            .fault(at, "[[policy]]: each policy is a table; begin it with [[policy]]".into()),
+                        _ => self.fault(
+                            at,
+                            format!("[[{list}]]: each {list} is a table; begin it with [[{list}]]"),
+                        ),
                     }
                 }
             }
-            ("policy", _) => self.fault(at, "policies are a list; begin each with [[policy]]".into()),
-            (_, DeValue::Table(table)) => {
+            (Some((list, entries)), _) => {
+                self.fault(at, format!("{entries} are a list; begin each with [[{list}]]"));
+            }
+            (None, DeValue::Table(table)) => {
                 if sections::is_section(&name) {
                     self.section(text, name, at, table);
                 } else {
@@ -125,14 +137,14 @@ impl Document {
                     self.fault(at, format!("unknown section [{name}]; {hint}"));
                 }
             }
-            (_, value) if sections::is_section(&name) => {
+            (None, value) if sections::is_section(&name) => {
                 let what = entry(value, at.clone()).text;
                 self.fault(
                     at,
                     format!("[{name}] is a section, not the value {what}; begin it with [{name}]"),
                 );
             }
-            (_, value) => {
+            (None, value) => {
                 let top = self.sections.entry(TOP.into()).or_insert_with(empty);
                 top.entries.insert(name, entry(value, value_at));
             }
@@ -158,11 +170,13 @@ impl Document {
                 None if rest == "log" => ("log", "levels"),
                 None if rest == "log_format" => ("log", "format"),
                 Some((section, key)) if sections::is_section(section) => (section, key),
-                Some(("policy", _)) => {
-                    self.fault(Place::Variable(name.clone()), "policies are given in the file only".into());
-                    continue;
-                }
                 Some((section, _)) => {
+                    if let Some((_, entries)) = sections::LISTS.into_iter().find(|(list, _)| *list == section)
+                    {
+                        let message = format!("{entries} are given in the file only");
+                        self.fault(Place::Variable(name.clone()), message);
+                        continue;
+                    }
                     let hint = suggestion(section, sections::section_names())
                         .map_or_else(String::new, |near| {
                             format!("; did you mean {PREFIX}{}__…?", near.to_uppercase())

@@ -4,7 +4,7 @@
 use super::{
     Config, ConfigFaults, Environment, KeyInfo, Place, Presence,
     document::{Document, Entry, TOP, variable},
-    sections::{FILE_KEYS, SECTIONS},
+    sections::{FILE_KEYS, LISTS, SECTIONS},
     value::Form,
 };
 use serde::Serialize;
@@ -46,7 +46,9 @@ pub fn keys() -> Vec<Key> {
 impl Key {
     fn new(section: &'static str, info: &KeyInfo) -> Self {
         let secret = matches!(info.presence, Presence::Secret | Presence::OptionalSecret);
-        let by_file = format!("; by variable, or in the file named by `{}_file`", info.name);
+        let is_list = LISTS.iter().any(|(list, _)| *list == section);
+        let by = if is_list { "" } else { "by variable, or " };
+        let by_file = format!("; {by}in the file named by `{}_file`", info.name);
         let default = match info.presence {
             Presence::Required => "required".to_owned(),
             Presence::Optional => "none".to_owned(),
@@ -54,7 +56,7 @@ impl Key {
             Presence::Secret => format!("required{by_file}"),
             Presence::OptionalSecret => format!("none{by_file}"),
         };
-        let named = (section != "policy").then(|| variable(section, info.name));
+        let named = (!is_list).then(|| variable(section, info.name));
         let meaning = info.doc.split_whitespace().collect::<Vec<_>>().join(" ");
         let kind = if secret { "secret" } else { kind(info.kind) };
         let reload = info.reload.words();
@@ -65,7 +67,7 @@ impl Key {
     pub fn name(&self) -> String {
         match self.section {
             TOP => self.key.to_owned(),
-            "policy" => format!("[[policy]] {}", self.key),
+            list if self.variable.is_none() => format!("[[{list}]] {}", self.key),
             section => format!("[{section}] {}", self.key),
         }
     }
@@ -116,6 +118,9 @@ pub fn page() -> String {
             let title = match section {
                 TOP => "Above all sections".to_owned(),
                 "policy" => "`[[policy]]`, once for each policy".to_owned(),
+                "backup" => {
+                    "`[[backup]]`, once for each source that stands in for `[source]`, in order".to_owned()
+                }
                 section => format!("`[{section}]`"),
             };
             let _ = write!(
@@ -136,7 +141,7 @@ pub fn defaults() -> String {
     for key in keys() {
         let Some(Presence::Default(default)) = info(&key).map(|info| info.presence) else { continue };
         // What belongs to the embedded chain, or to a policy, stands in no other configuration.
-        if key.section == "policy" || key.section == "source" {
+        if key.variable.is_none() || key.section == "source" {
             continue;
         }
         if key.section != section {
@@ -187,7 +192,9 @@ pub fn in_force(path: &Path, environment: &Environment) -> Result<Vec<InForce>, 
     for key in keys() {
         let Some(info) = info(&key) else { continue };
         let sections: Vec<String> = match key.section {
-            "policy" => (0..document.policies).map(|index| format!("policy.{index}")).collect(),
+            list if key.variable.is_none() => {
+                (0..document.count(list)).map(|index| format!("{list}.{index}")).collect()
+            }
             section => vec![section.to_owned()],
         };
         for section in sections {
@@ -197,10 +204,15 @@ pub fn in_force(path: &Path, environment: &Environment) -> Result<Vec<InForce>, 
             let file_key = format!("{}_file", key.key);
             let file = entries.filter(|_| secret && FILE_KEYS.contains(&&*file_key));
             let file = file.and_then(|entries| entries.get(&file_key));
-            let name = match config.policies.iter().zip(0..).find(|(_, i)| section == format!("policy.{i}")) {
-                Some((policy, _)) => format!("policy \"{}\": {}", policy.name, key.key),
-                None => key.name(),
+            let entry_name = |list: &str, names: &[&str]| {
+                let index = section.strip_prefix(list)?.strip_prefix('.')?.parse::<usize>().ok()?;
+                Some(format!("{list} \"{}\": {}", names.get(index)?, key.key))
             };
+            let policies: Vec<&str> = config.policies.iter().map(|policy| &*policy.name).collect();
+            let backups: Vec<&str> = config.backups.iter().map(|backup| &*backup.name).collect();
+            let name = entry_name("policy", &policies)
+                .or_else(|| entry_name("backup", &backups))
+                .unwrap_or_else(|| key.name());
             let (value, from) = match (entry, file, info.presence) {
                 (Some(entry), ..) if secret => ("(secret)".to_owned(), from(entry)),
                 (Some(entry), ..) => (written(entry), from(entry)),

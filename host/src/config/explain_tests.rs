@@ -37,7 +37,7 @@ fn every_key_but_those_of_policies_has_a_variable_of_its_own() {
     let mut variables = BTreeSet::new();
     for key in keys() {
         match (&key.variable, key.section) {
-            (None, "policy") => {}
+            (None, "policy" | "backup") => {}
             (Some(variable), _) => assert!(variables.insert(variable.clone()), "{variable} is there twice"),
             (None, _) => panic!("{} has no variable", key.name()),
         }

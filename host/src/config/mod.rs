@@ -13,6 +13,8 @@
 //! - `explain`: every key in words, and what is in force
 //! - `value`: how a text becomes a value; `fault`: what is said when it does not
 
+#[cfg(test)]
+mod backup_tests;
 mod changes;
 mod check;
 mod choices;
@@ -32,14 +34,14 @@ mod tests;
 mod value;
 
 pub use changes::Changes;
-pub use choices::{CoinbaseOnly, Console, HeldShares, LogFormat, Switch};
+pub use choices::{CoinbaseOnly, Console, HeldShares, LogFormat, ProposalCheck, Switch};
 pub use explain::{InForce, Key, defaults, in_force, keys, page};
 pub use fault::{ConfigFaults, Fault, Place};
 pub use secret::Secret;
 pub use section::{KeyInfo, Presence, Reload};
 pub use sections::{
-    Api, Coinbase, Drain, EmbeddedSource, Engine, Events, Gate, Ledger, Log, Miners, NodeSource, PolicyEntry,
-    Pool, ProviderSource, Record, ReplaySource, Rotation, SECTIONS, Swap,
+    Api, Backup, Coinbase, Drain, EmbeddedSource, Engine, Events, Failover, Gate, Ledger, Log, Miners,
+    NodeSource, PolicyEntry, Pool, ProviderSource, Record, ReplaySource, Rotation, SECTIONS, Swap,
 };
 pub use value::ByteSize;
 
@@ -65,6 +67,12 @@ pub struct Config {
     pub mode: Mode,
     /// Where templates come from.
     pub source: Source,
+    /// What that source is called.
+    pub source_name: String,
+    /// Where they come from when that one fails, in this order; all on the same network.
+    pub backups: Vec<Backup>,
+    /// When which of them gives the templates.
+    pub failover: Failover,
     /// What the coinbase of a block pays and says.
     pub coinbase: Coinbase,
     /// The timing of the gate.
@@ -155,6 +163,24 @@ impl Source {
             Self::Provider(provider) => provider.stale_after,
             Self::Embedded(embedded) => embedded.stale_after,
             Self::Replay(replay) => replay.stale_after,
+        }
+    }
+
+    /// Whether it checks assembled blocks.
+    pub fn proposal(&self) -> ProposalCheck {
+        match self {
+            Self::Node(node) => node.proposal,
+            Self::Provider(_) | Self::Embedded(_) | Self::Replay(_) => ProposalCheck::Off,
+        }
+    }
+
+    /// How soon better templates on the same tip are seen at the latest.
+    pub fn refresh(&self) -> Duration {
+        match self {
+            Self::Node(node) => node.fee_refresh,
+            Self::Embedded(embedded) => embedded.refresh,
+            // They speak by themselves.
+            Self::Provider(_) | Self::Replay(_) => Duration::from_secs(30),
         }
     }
 }

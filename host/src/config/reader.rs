@@ -29,9 +29,9 @@ impl Reader {
         Self { document, folder: path.parent().unwrap_or(Path::new("")).to_owned(), lenient: false }
     }
 
-    /// The number of `[[policy]]` tables; their sections are `policy.0` and so on.
-    pub(super) fn policies(&self) -> usize {
-        self.document.policies
+    /// The number of tables in a list; their sections are `policy.0` and so on.
+    pub(super) fn count(&self, list: &str) -> usize {
+        self.document.count(list)
     }
 
     /// Records a fault of a key, at the place of its value or else of its section.
@@ -41,10 +41,10 @@ impl Reader {
     }
 
     fn fault_at(&mut self, place: Place, section: &str, key: &str, message: &str) {
-        let message = match section {
-            TOP => format!("{key}: {message}"),
-            _ if section.starts_with("policy.") => format!("[[policy]] {key}: {message}"),
-            _ => format!("[{section}] {key}: {message}"),
+        let message = match (section, sections::list_of(section)) {
+            (TOP, _) => format!("{key}: {message}"),
+            (_, Some(list)) => format!("[[{list}]] {key}: {message}"),
+            (_, None) => format!("[{section}] {key}: {message}"),
         };
         self.document.faults.push(Fault { place, message });
     }
@@ -118,28 +118,22 @@ impl Reader {
     pub(super) fn secret(&mut self, section: &str, key: &str, what_to_do: &str) -> Option<Secret> {
         let secret = self.optional_secret(section, key)?;
         if secret.is_none() {
-            let (name, file) = (variable(section, key), format!("{key}_file"));
-            self.missing(
-                section,
-                key,
-                &format!("set {name}, or name a file that holds it with {file} ({what_to_do})"),
-            );
+            let ways = secret_ways(section, key);
+            self.missing(section, key, &format!("{ways} ({what_to_do})"));
         }
         secret
     }
 
     pub(super) fn optional_secret(&mut self, section: &str, key: &str) -> Option<Option<Secret>> {
-        let (name, file_key) = (variable(section, key), format!("{key}_file"));
+        let file_key = format!("{key}_file");
         let entry = self.take(section, key);
         let in_file = entry.as_ref().and_then(|entry| match entry.form {
             Form::Variable => entry.overridden.clone(),
             _ => Some(entry.place.clone()),
         });
         if let Some(place) = in_file {
-            let message = format!(
-                "a secret does not belong into the configuration file; \
-                 set {name}, or name a file that holds it with {file_key}"
-            );
+            let ways = secret_ways(section, key);
+            let message = format!("a secret does not belong into the configuration file; {ways}");
             self.fault_at(place, section, key, &message);
             return None;
         }
@@ -209,7 +203,7 @@ impl Reader {
     pub(super) fn finish(mut self) -> Vec<Fault> {
         let mut unknown = Vec::new();
         for (name, section) in &self.document.sections {
-            let kind = if name.starts_with("policy.") { "policy" } else { name };
+            let kind = sections::list_of(name).unwrap_or(name);
             for (key, entry) in section.entries.iter().filter(|(_, entry)| !entry.taken) {
                 let hint = suggestion(key, sections::key_names(kind)).map_or_else(
                     || format!("the keys are {}", list(sections::key_names(kind))),
@@ -227,6 +221,14 @@ impl Reader {
             self.fault_at(place, &section, &key, &message);
         }
         self.document.faults
+    }
+}
+
+/// How a secret is given; an entry of a list has no variable.
+pub(super) fn secret_ways(section: &str, key: &str) -> String {
+    match sections::list_of(section) {
+        Some(_) => format!("name a file that holds it with {key}_file"),
+        None => format!("set {}, or name a file that holds it with {key}_file", variable(section, key)),
     }
 }
 

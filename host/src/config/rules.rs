@@ -6,11 +6,11 @@ use super::{
     choices::{CoinbaseOnly, SourceKind},
     coinbase,
     document::{TOP, variable},
-    reader::Reader,
+    reader::{Reader, secret_ways},
     sections::{
-        Api, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Gate, Ledger, Log, Miners, NodeKeys,
-        NodeSource, PolicyEntry, PolicyKeys, Pool, ProviderSource, Record, ReplaySource, SourceKey, Swap,
-        Top, key_names,
+        Api, Backup, BackupKey, Drain, EmbeddedSource, Engine, Events, FILE_KEYS, Failover, Gate, Ledger,
+        Log, Miners, NodeKeys, NodeSource, PolicyEntry, PolicyKeys, Pool, ProviderSource, Record,
+        ReplaySource, SourceKey, Swap, Top, key_names,
     },
 };
 use crate::policy::Enforcement;
@@ -23,14 +23,16 @@ use std::{
 pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     let mode = Top::read(reader, TOP).map(|top| top.mode);
     let source = source(reader);
-    if matches!(source, Some(Source::Replay(_))) && mode.is_some_and(Mode::serves_miners) {
+    if matches!(source, Some((_, Source::Replay(_)))) && mode.is_some_and(Mode::serves_miners) {
         reader.fault(
             "source",
             "kind",
             "is \"replay\": nobody can mine on templates of the past; set mode = \"shadow\"",
         );
     }
-    let coinbase = coinbase::read(reader, source.as_ref());
+    let backups = backups(reader, source.as_ref());
+    let failover = Failover::read(reader, "failover");
+    let coinbase = coinbase::read(reader, source.as_ref().map(|(_, source)| source));
     let gate = gate(reader);
     let engine = Engine::read(reader, "engine");
     let policies = policies(reader, mode);
@@ -51,7 +53,10 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     Some(Config {
         file: file.to_owned(),
         mode: mode?,
-        source: source?,
+        source_name: source.as_ref()?.0.clone(),
+        source: source?.1,
+        backups: backups?,
+        failover: failover?,
         coinbase: coinbase?,
         gate: gate?,
         engine: engine?,
@@ -67,15 +72,21 @@ pub(super) fn read(reader: &mut Reader, file: &Path) -> Option<Config> {
     })
 }
 
-fn source(reader: &mut Reader) -> Option<Source> {
+/// The preferred source, with its name.
+fn source(reader: &mut Reader) -> Option<(String, Source)> {
     const SECTION: &str = "source";
-    let Some(SourceKey { kind }) = SourceKey::read(reader, SECTION) else {
+    let Some(SourceKey { kind, name }) = SourceKey::read(reader, SECTION) else {
         // Whether the other keys belong there cannot be said.
         for key in key_names(SECTION) {
             reader.take(SECTION, key);
         }
         return None;
     };
+    Some((name, source_of(reader, SECTION, kind)?))
+}
+
+/// The keys of a source of a kind, in its section.
+fn source_of(reader: &mut Reader, section: &str, kind: SourceKind) -> Option<Source> {
     let all = SourceKind::ALL.iter().flat_map(|kind| kind.keys());
     let others: BTreeSet<_> = all.map(|key| key.name).collect();
     for name in others.into_iter().filter(|name| kind.keys().iter().all(|key| key.name != *name)) {
@@ -83,63 +94,113 @@ fn source(reader: &mut Reader) -> Option<Source> {
             name,
             FILE_KEYS.into_iter().find(|file| file.strip_suffix("_file") == Some(name)).unwrap_or(name),
         ] {
-            if reader.has(SECTION, name) {
-                reader.take(SECTION, name);
-                reader.fault(SECTION, name, "belongs to another kind of source; remove it, or change kind");
+            if reader.has(section, name) {
+                reader.take(section, name);
+                reader.fault(section, name, "belongs to another kind of source; remove it, or change kind");
             }
         }
     }
     match kind {
-        SourceKind::Embedded => EmbeddedSource::read(reader, SECTION).map(Source::Embedded),
-        SourceKind::Replay => ReplaySource::read(reader, SECTION).map(Source::Replay),
-        SourceKind::Provider => {
-            let given = reader.has(SECTION, "authority_key");
-            let provider = ProviderSource::read(reader, SECTION)?;
-            // Whoever else answers there would choose what is mined.
-            if provider.authority_key.is_none() && !given && !provider.address.is_loopback() {
-                let message = "give the key that the Template Provider shows; without it anybody on the way could \
-                               answer, so only a loopback address needs none";
-                reader.missing(SECTION, "authority_key", message);
-                return None;
-            }
-            Some(Source::Provider(provider))
-        }
-        SourceKind::Node => {
-            let given =
-                ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(SECTION, key));
-            let node = NodeKeys::read(reader, SECTION);
-            let auth = match given {
-                [true, false, false, false] => None,
-                [false, true, password, file] if password || file => None,
-                [false, true, ..] => Some((
-                    "password",
-                    format!(
-                        "is missing; set {}, or name a file that holds it with password_file",
-                        variable(SECTION, "password")
-                    ),
-                )),
-                [false, false, false, false] => Some((
-                    "cookie_file",
-                    "is missing; give the node's cookie file, or user and a password".into(),
-                )),
-                [true, ..] => {
-                    Some(("cookie_file", "stands beside user or password; give one of the two ways".into()))
-                }
-                [false, false, ..] => Some(("user", "is missing, and there is a password; give both".into())),
-            };
-            if let Some((key, message)) = auth {
-                reader.fault(SECTION, key, message);
-            }
-            let node = node?;
-            let auth = match (node.cookie_file, node.user, node.password) {
-                (Some(file), None, None) => NodeAuth::Cookie(file),
-                (None, Some(user), Some(password)) => NodeAuth::Password { user, password },
-                _ => return None,
-            };
-            let NodeKeys { url, network, request_timeout, stale_after, .. } = node;
-            Some(Source::Node(NodeSource { url, network, auth, request_timeout, stale_after }))
-        }
+        SourceKind::Embedded => EmbeddedSource::read(reader, section).map(Source::Embedded),
+        SourceKind::Replay => ReplaySource::read(reader, section).map(Source::Replay),
+        SourceKind::Provider => provider(reader, section).map(Source::Provider),
+        SourceKind::Node => node(reader, section).map(Source::Node),
     }
+}
+
+fn provider(reader: &mut Reader, section: &str) -> Option<ProviderSource> {
+    let given = reader.has(section, "authority_key");
+    let provider = ProviderSource::read(reader, section)?;
+    // Whoever else answers there would choose what is mined.
+    if provider.authority_key.is_none() && !given && !provider.address.is_loopback() {
+        let message = "give the key that the Template Provider shows; without it anybody on the way could answer, \
+                       so only a loopback address needs none";
+        reader.missing(section, "authority_key", message);
+        return None;
+    }
+    Some(provider)
+}
+
+fn node(reader: &mut Reader, section: &str) -> Option<NodeSource> {
+    let given = ["cookie_file", "user", "password", "password_file"].map(|key| reader.has(section, key));
+    let node = NodeKeys::read(reader, section);
+    let auth = match given {
+        [true, false, false, false] => None,
+        [false, true, password, file] if password || file => None,
+        [false, true, ..] => Some(("password", format!("is missing; {}", secret_ways(section, "password")))),
+        [false, false, false, false] => {
+            Some(("cookie_file", "is missing; give the node's cookie file, or user and a password".into()))
+        }
+        [true, ..] => {
+            Some(("cookie_file", "stands beside user or password; give one of the two ways".into()))
+        }
+        [false, false, ..] => Some(("user", "is missing, and there is a password; give both".into())),
+    };
+    if let Some((key, message)) = auth {
+        reader.fault(section, key, message);
+    }
+    let node = node?;
+    let auth = match (node.cookie_file, node.user, node.password) {
+        (Some(file), None, None) => NodeAuth::Cookie(file),
+        (None, Some(user), Some(password)) => NodeAuth::Password { user, password },
+        _ => return None,
+    };
+    let NodeKeys { url, network, request_timeout, stale_after, fee_refresh, zmq_hashblock, proposal, .. } =
+        node;
+    Some(NodeSource {
+        url,
+        network,
+        auth,
+        request_timeout,
+        stale_after,
+        fee_refresh,
+        zmq_hashblock,
+        proposal,
+    })
+}
+
+/// The other sources, in the order of the file. `None` when there was a fault.
+fn backups(reader: &mut Reader, preferred: Option<&(String, Source)>) -> Option<Vec<Backup>> {
+    let mut lines: BTreeMap<String, String> = BTreeMap::new();
+    if let Some((name, _)) = preferred {
+        lines.insert(name.clone(), "[source]".into());
+    }
+    let mut backups = Some(Vec::new());
+    for index in 0..reader.count("backup") {
+        let section = format!("backup.{index}");
+        let line = reader.place(&section, "").line().unwrap_or_default();
+        let Some(BackupKey { name, kind }) = BackupKey::read(reader, &section) else {
+            for key in key_names("backup") {
+                reader.take(&section, key);
+            }
+            backups = None;
+            continue;
+        };
+        let source = source_of(reader, &section, kind);
+        let mut faults = Vec::new();
+        if let Some(first) = lines.insert(name.clone(), format!("the backup in line {line}")) {
+            faults.push(("name", format!("{name:?} is the name of {first} too")));
+        }
+        let alone = matches!(preferred, Some((_, Source::Embedded(_) | Source::Replay(_))));
+        if matches!(kind, SourceKind::Embedded | SourceKind::Replay) || alone {
+            let message =
+                "nothing can stand in for the embedded chain or a replay, nor they for anything else";
+            faults.push(("kind", message.into()));
+        } else if let (Some((_, preferred)), Some(source)) = (preferred, &source)
+            && preferred.network() != source.network()
+        {
+            faults.push(("network", "is another one than that of [source]".into()));
+        }
+        let good = faults.is_empty();
+        for (key, message) in faults {
+            reader.fault(&section, key, message);
+        }
+        backups = backups.zip(source).filter(|_| good).map(|(mut backups, source)| {
+            backups.push(Backup { name, source });
+            backups
+        });
+    }
+    backups
 }
 
 fn miners(reader: &mut Reader) -> Option<Miners> {
@@ -204,13 +265,13 @@ fn api(reader: &mut Reader) -> Option<Api> {
 }
 
 fn policies(reader: &mut Reader, mode: Option<Mode>) -> Option<Vec<PolicyEntry>> {
-    if reader.policies() == 0 {
+    if reader.count("policy") == 0 {
         reader.fault_of_file("there is no [[policy]]; a gateway without one would judge nothing");
         return None;
     }
     let mut lines = BTreeMap::new();
     let mut entries = Some(Vec::new());
-    for index in 0..reader.policies() {
+    for index in 0..reader.count("policy") {
         let section = format!("policy.{index}");
         let line = reader.place(&section, "").line().unwrap_or_default();
         let entry = PolicyKeys::read(reader, &section).and_then(|keys| {

@@ -1,12 +1,12 @@
 //! Every key of the configuration, with its type, default, bounds and meaning, and the rules between keys.
 
 use super::{
-    Mode, NodeAuth,
+    Mode, NodeAuth, Source,
     check::{
         authority_key, bearer_token, between, chain_keys, header_text, log_levels, plain_name, printable_tag,
         signing_key, within,
     },
-    choices::{CoinbaseOnly, Console, HeldShares, LogFormat, SourceKind, Switch},
+    choices::{CoinbaseOnly, Console, HeldShares, LogFormat, ProposalCheck, SourceKind, Switch},
     coinbase::Payouts,
     document::{TOP, variable},
     reader::Reader,
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     miner::Elsewhere, noise::AuthorityPublicKey, policy::Enforcement, record::source::Pace, template::Payout,
+    template::node::Endpoint,
 };
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use reqwest::Url;
@@ -28,11 +29,29 @@ section! {
         mode: Mode = required() => at_once;
     }
 
-    /// Which of the sources.
+    /// Which kind of source.
     pub(super) SourceKey {
         /// "node": a Bitcoin node; "template_provider": an SV2 Template Provider; "embedded": the chain inside the
         /// process, for demonstrations and tests; "replay": recorded templates, in shadow mode.
         kind: SourceKind = required();
+        /// What it is called in events, metrics and on the dashboard.
+        name: String = default("main"), plain_name;
+    }
+
+    /// The same of a backup.
+    pub(super) BackupKey {
+        /// What it is called in events, metrics and on the dashboard; no two sources share a name.
+        name: String = required(), plain_name;
+        /// "node": a Bitcoin node; "template_provider": an SV2 Template Provider.
+        kind: SourceKind = required();
+    }
+
+    /// When which of several sources gives the templates.
+    pub Failover {
+        /// How long sources may be on different tips: then that is told, and one that is behind cannot lead.
+        disagree_after: Duration = default("5s"), within("100ms", "1h");
+        /// How long a preferred source must have been well before templates come from it again.
+        return_after: Duration = default("30s"), within("0s", "24h");
     }
 
     /// The keys of a node.
@@ -51,6 +70,14 @@ section! {
         request_timeout: Duration = default("10s"), within("100ms", "10m");
         /// How long the source may give nothing new before miners are told.
         stale_after: Duration = default("3m"), within("1s", "24h") => at_once;
+        /// How soon higher fees on the same tip are seen at the latest: the node is asked this often.
+        fee_refresh: Duration = default("30s"), within("1s", "10m");
+        /// Where the node publishes new blocks by ZMQ (`zmqpubhashblock`), "tcp://HOST:PORT"; a second way to
+        /// hear of a new tip at once, beside long polling.
+        zmq_hashblock: Option<Endpoint> = optional();
+        /// Whether the node is asked if the assembled block would be valid (BIP 23): "off"; "watch", beside the
+        /// work, its answer is told; "gate", before, and only what it finds valid becomes work (slower).
+        proposal: ProposalCheck = default("off");
     }
 
     /// The keys of an SV2 Template Provider.
@@ -330,6 +357,21 @@ pub struct NodeSource {
     pub request_timeout: Duration,
     /// How long it may give nothing new.
     pub stale_after: Duration,
+    /// How soon higher fees on the same tip are seen.
+    pub fee_refresh: Duration,
+    /// Where it publishes new blocks.
+    pub zmq_hashblock: Option<Endpoint>,
+    /// Whether it checks assembled blocks.
+    pub proposal: ProposalCheck,
+}
+
+/// Another source, for when those before it fail.
+#[derive(Clone, Debug)]
+pub struct Backup {
+    /// What the operator calls it, unlike any other source.
+    pub name: String,
+    /// The source.
+    pub source: Source,
 }
 
 /// What the coinbase of a block pays and says.
@@ -367,6 +409,8 @@ pub const SECTIONS: &[(&str, &[&[KeyInfo]])] = &[
         "source",
         &[SourceKey::KEYS, NodeKeys::KEYS, ProviderSource::KEYS, EmbeddedSource::KEYS, ReplaySource::KEYS],
     ),
+    ("backup", &[BackupKey::KEYS, NodeKeys::KEYS, ProviderSource::KEYS]),
+    ("failover", &[Failover::KEYS]),
     ("coinbase", &[CoinbaseKeys::KEYS]),
     ("gate", &[Gate::KEYS]),
     ("engine", &[Engine::KEYS]),
@@ -387,9 +431,19 @@ pub(super) fn section_names() -> impl Iterator<Item = &'static str> {
     SECTIONS.iter().map(|(name, _)| *name).filter(|name| *name != TOP)
 }
 
-/// Whether a table of this name belongs into a configuration; policies are a list and no such table.
+/// The sections that are lists (`[[policy]]`), with what their entries are called. They are given in the file
+/// only, and their entries are the sections `policy.0`, `policy.1` and so on.
+pub(super) const LISTS: [(&str, &str); 2] = [("policy", "policies"), ("backup", "backups")];
+
+/// The list that an entry like `policy.0` belongs to.
+pub(super) fn list_of(section: &str) -> Option<&'static str> {
+    let (name, _) = section.split_once('.')?;
+    LISTS.into_iter().find(|(list, _)| *list == name).map(|(list, _)| list)
+}
+
+/// Whether a table of this name belongs into a configuration; a list is no such table.
 pub(super) fn is_section(name: &str) -> bool {
-    name != "policy" && section_names().any(|known| known == name)
+    LISTS.iter().all(|(list, _)| *list != name) && section_names().any(|known| known == name)
 }
 
 /// The names that may stand in the file under a section: a secret has the name of its file there.

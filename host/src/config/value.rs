@@ -8,6 +8,7 @@ use super::secret::Secret;
 use crate::{
     miner::Elsewhere,
     noise::{AuthorityPublicKey, KeyTextError},
+    template::node::Endpoint,
 };
 use bitcoin::{Address, CompactTarget, Network, address::NetworkUnchecked};
 use std::{
@@ -86,6 +87,13 @@ impl Value for AuthorityPublicKey {
     const EXPECTED: &'static str = "a public authority key in quotes";
     fn read(text: &str) -> Result<Self, String> {
         text.parse().map_err(|error: KeyTextError| format!("is no authority key: {error}"))
+    }
+}
+
+impl Value for Endpoint {
+    const EXPECTED: &'static str = r#"a ZMQ address; write e.g. "tcp://127.0.0.1:28332""#;
+    fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text).ok_or_else(Self::unexpected)
     }
 }
 

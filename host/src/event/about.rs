@@ -23,6 +23,9 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("source_up", "source"),
     ("source_down", "source"),
     ("source_stale", "source"),
+    ("source_leads", "source"),
+    ("source_tips", "source"),
+    ("proposal_answered", "template"),
     ("template_judged", "template"),
     ("policy_monitored", "policy"),
     ("policy_set_swapped", "policy"),
@@ -54,6 +57,7 @@ pub const EVENTS: &[(&str, &str)] = &[
     ("ledger_failed", "ledger"),
     ("ledger_status", "ledger"),
     ("block_found", "block"),
+    ("block_answered", "block"),
     ("recording_failed", "record"),
     ("events_dropped", "event"),
 ];
@@ -88,7 +92,10 @@ impl Event {
             Self::GatewayStopped { reason } => ("gateway_stopped", of(reason)),
             Self::SourceUp { .. } => ("source_up", Severity::Info),
             Self::SourceDown(e) => ("source_down", of(&e.reason)),
-            Self::SourceStale { reason } => ("source_stale", of(reason)),
+            Self::SourceStale { reason, .. } => ("source_stale", of(reason)),
+            Self::SourceLeads(e) => ("source_leads", of(&e.reason)),
+            Self::SourceTips(e) => ("source_tips", of(&e.reason)),
+            Self::ProposalAnswered(e) => ("proposal_answered", of(&e.reason)),
             Self::TemplateJudged(e) => {
                 let severity = match (&e.verdict.accepted, e.infrastructure_fault) {
                     (true, _) => Severity::Info,
@@ -131,6 +138,7 @@ impl Event {
             Self::LedgerFailed { reason, .. } => ("ledger_failed", of(reason)),
             Self::LedgerStatus { reason, .. } => ("ledger_status", of(reason)),
             Self::BlockFound(e) => ("block_found", of(&e.reason)),
+            Self::BlockAnswered(e) => ("block_answered", of(&e.reason)),
             Self::RecordingFailed { reason, .. } => ("recording_failed", of(reason)),
             Self::EventsDropped { .. } => ("events_dropped", Severity::Warning),
         }

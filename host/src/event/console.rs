@@ -64,12 +64,35 @@ impl Line {
                 line("gateway", CYAN, text)
             }
             Event::GatewayStopped { .. } => line("gateway", CYAN, "stopped".into()),
-            Event::SourceUp { source } => line("source", GREEN, format!("{source} answers")),
+            Event::SourceUp { source, address } => {
+                line("source", GREEN, format!("{source}: {address} answers"))
+            }
             Event::SourceDown(e) => {
-                let text = format!("{}: {}; next try in {} ms", e.reason, e.detail, e.retry_in_ms);
+                let text =
+                    format!("{}: {}: {}; next try in {} ms", e.source, e.reason, e.detail, e.retry_in_ms);
                 line("source", colour(e.reason), text)
             }
-            Event::SourceStale { reason } => line("source", RED, format!("{reason}: {}", reason.meaning())),
+            Event::SourceStale { source, reason } => {
+                line("source", RED, format!("{source}: {reason}: {}", reason.meaning()))
+            }
+            Event::SourceLeads(e) => {
+                let of = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".into());
+                let text =
+                    format!("{}: templates from {}, before from {}", e.reason, of(&e.source), of(&e.from));
+                line("source", colour(e.reason), text)
+            }
+            Event::SourceTips(e) => {
+                let tips: Vec<_> = e
+                    .tips
+                    .iter()
+                    .map(|t| format!("{} at {} {}", t.source, t.height, short(&t.tip)))
+                    .collect();
+                line("source", colour(e.reason), format!("{}: {}", e.reason, tips.join(", ")))
+            }
+            Event::ProposalAnswered(e) => {
+                let text = format!("{} by {} in {} ms {}", e.reason, e.source, e.duration_ms, e.detail);
+                line("template", colour(e.reason), text)
+            }
             Event::TemplateJudged(e) => {
                 let average = e.total_fees.checked_div(e.transactions as u64).unwrap_or(0);
                 let facts = format!(
@@ -241,6 +264,10 @@ impl Line {
             }
             Event::BlockFound(e) => {
                 line("block", RED, format!("LOST      height {}: {}: {}", e.height, e.reason, e.detail))
+            }
+            Event::BlockAnswered(e) => {
+                let text = format!("{} by {} for {} {}", e.reason, e.source, short(&e.hash), e.detail);
+                line("block", colour(e.reason), text)
             }
             Event::RecordingFailed { reason, detail, lost } => {
                 line("record", colour(*reason), format!("{reason}: {detail} ({lost} not recorded)"))

@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn decision() -> Event {
-        Event::SourceUp { source: "a test".into() }
+        Event::SourceUp { source: "a test".into(), address: String::new() }
     }
 
     fn refusal() -> Event {

@@ -2,11 +2,13 @@
 //! hashes hex in display order, durations carry their unit in the name.
 
 mod gate;
+mod source;
 
 pub use gate::{
     CoinbaseOnlyWanted, GateExpired, GateHeld, GateResumed, ModeChanged, TipChanged, TipServed, WorkAhead,
     WorkReleased,
 };
+pub use source::{BlockAnswered, ProposalAnswered, SourceDown, SourceLeads, SourceTips, TipOfSource};
 
 use crate::{
     gate::Mode,
@@ -29,11 +31,16 @@ pub enum Event {
     },
     SourceUp {
         source: String,
+        address: String,
     },
     SourceDown(SourceDown),
     SourceStale {
+        source: String,
         reason: Reason,
     },
+    SourceLeads(SourceLeads),
+    SourceTips(SourceTips),
+    ProposalAnswered(ProposalAnswered),
     TemplateJudged(Box<TemplateJudged>),
     PolicyMonitored(Box<PolicyMonitored>),
     PolicySetSwapped(PolicySetSwapped),
@@ -98,6 +105,7 @@ pub enum Event {
         detail: String,
     },
     BlockFound(BlockFound),
+    BlockAnswered(BlockAnswered),
     RecordingFailed {
         reason: Reason,
         detail: String,
@@ -137,19 +145,6 @@ pub struct GatewayStarted {
     pub authority_key: Option<String>,
     /// Where the HTTP surface listens; none without one.
     pub api: Option<String>,
-}
-
-/// The template source failed.
-#[derive(Debug, Serialize, JsonSchema)]
-pub struct SourceDown {
-    /// Which source.
-    pub source: String,
-    /// Why.
-    pub reason: Reason,
-    /// What happened and what to do.
-    pub detail: String,
-    /// When it is tried again, milliseconds from now.
-    pub retry_in_ms: u64,
 }
 
 /// A template was judged: what the policies said, and what the mode made of it.

@@ -1,15 +1,21 @@
-//! Solved blocks go to the source at once, and again until it answers: a block is worth minutes of trying.
+//! Solved blocks go to every template source at once, and again until it answers: a block is worth minutes of
+//! trying.
 //!
 //! Each is delivered by a task of its own, so that one that hangs holds up no other, and lies in a file
-//! until the source has answered: whatever happens to the process, the next start tries it again, and an
-//! operator can submit it by hand.
+//! until it is decided: whatever happens to the process, the next start tries it again, and an operator can
+//! submit it by hand. One source that takes a block decides; a refusal does when every source has been asked.
+//! What each of them answers is an event, what decides is in the ledger too.
 
+use super::sources::NamedSource;
 use crate::{
-    event::{Event, Events, schema::BlockFound},
+    event::{
+        Event, Events,
+        schema::{BlockAnswered, BlockFound, millis},
+    },
     ledger::Ledger,
     miner::Solved,
     reason::Reason,
-    template::{SubmitOutcome, TemplateSource},
+    template::SubmitOutcome,
 };
 use bitcoin::{Block, consensus::encode};
 use std::{
@@ -18,27 +24,30 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     task::JoinSet,
     time::sleep,
 };
 
-/// Blocks being delivered at once; more wait in the queue, and beyond that are told as not delivered.
+/// Blocks that are not decided yet; more wait in the queue, and beyond that are told as not delivered.
 const MAX_DELIVERIES: usize = 16;
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// After that, somebody else has found a block on the same tip.
 const GIVE_UP: Duration = Duration::from_secs(600);
+/// How long sources that do not answer are tried when the block is decided: they get it from their peers.
+const GIVE_UP_DECIDED: Duration = Duration::from_secs(10);
 
 /// What delivering needs.
 #[derive(Clone)]
 pub(super) struct Delivery {
-    pub(super) source: Arc<dyn TemplateSource>,
+    /// All sources, in the operator's order.
+    pub(super) sources: Arc<[NamedSource]>,
     pub(super) ask: Arc<Notify>,
     pub(super) events: Events,
-    /// Where the source's answers are written down.
+    /// Where the deciding answers are written down.
     pub(super) ledger: Ledger,
-    /// Where blocks lie until the source has answered.
+    /// Where blocks lie until they are decided.
     pub(super) folder: PathBuf,
     pub(super) down: watch::Receiver<bool>,
 }
@@ -46,15 +55,15 @@ pub(super) struct Delivery {
 /// Submits blocks until every sender is gone and every delivery has ended.
 pub(super) async fn submit(mut solved: mpsc::Receiver<Solved>, delivery: Delivery) {
     let mut deliveries = JoinSet::new();
+    let places = Arc::new(Semaphore::new(MAX_DELIVERIES));
     for file in left_behind(&delivery.folder) {
-        deliveries.spawn(delivery.clone().deliver_again(file));
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        deliveries.spawn(delivery.clone().deliver_again(file, place));
     }
     while let Some(solved) = solved.recv().await {
         while deliveries.try_join_next().is_some() {}
-        if deliveries.len() == MAX_DELIVERIES {
-            deliveries.join_next().await;
-        }
-        deliveries.spawn(delivery.clone().deliver(solved));
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        deliveries.spawn(delivery.clone().deliver(solved, place));
     }
     while deliveries.join_next().await.is_some() {}
 }
@@ -69,8 +78,16 @@ fn left_behind(folder: &Path) -> Vec<PathBuf> {
     files.filter(is_block).take(MAX_DELIVERIES).collect()
 }
 
+/// What became of one block.
+struct Decided {
+    reason: Reason,
+    detail: String,
+    /// Sources that are still tried.
+    rest: JoinSet<()>,
+}
+
 impl Delivery {
-    async fn deliver_again(mut self, file: PathBuf) {
+    async fn deliver_again(self, file: PathBuf, place: OwnedSemaphorePermit) {
         let text = tokio::fs::read_to_string(&file).await.map_err(|error| error.to_string());
         let block = text.and_then(|text| {
             encode::deserialize_hex::<Block>(text.trim()).map_err(|error| error.to_string())
@@ -82,18 +99,22 @@ impl Delivery {
                 return;
             }
         };
-        let (reason, words) = self.attempt(&block, &file).await;
+        let hash = block.block_hash().to_string();
+        let height = block.bip34_block_height().ok().and_then(|height| height.try_into().ok()).unwrap_or(0);
         let paid =
             block.coinbase().map(|coinbase| coinbase.output.iter().map(|out| out.value.to_sat()).sum());
+        let Decided { reason, detail, rest } = self.attempt(block, &file).await;
         self.tell(BlockFound {
             reason,
-            hash: block.block_hash().to_string(),
-            height: block.bip34_block_height().ok().and_then(|height| height.try_into().ok()).unwrap_or(0),
+            hash,
+            height,
             // Its share has it.
             user_identity: String::new(),
-            detail: format!("of an earlier run: {words}"),
+            detail: format!("of an earlier run: {detail}"),
             coinbase_value: paid.unwrap_or(0),
         });
+        drop(place);
+        rest.join_all().await;
     }
 
     /// Says what became of a block, and writes it down.
@@ -106,11 +127,13 @@ impl Delivery {
         self.events.emit(Event::BlockFound(found));
     }
 
-    async fn deliver(mut self, solved: Solved) {
+    async fn deliver(self, solved: Solved, place: OwnedSemaphorePermit) {
         let hash = solved.header.block_hash().to_string();
-        let (reason, detail) = match solved.job.block(solved.header, &solved.extranonce) {
-            Ok(block) => self.attempt(&block, &self.folder.join(format!("block-{hash}.hex"))).await,
-            Err(error) => (Reason::BlockSubmitFailed, error.to_string()),
+        let Decided { reason, detail, rest } = match solved.job.block(solved.header, &solved.extranonce) {
+            Ok(block) => self.attempt(block, &self.folder.join(format!("block-{hash}.hex"))).await,
+            Err(error) => {
+                Decided { reason: Reason::BlockSubmitFailed, detail: error.to_string(), rest: JoinSet::new() }
+            }
         };
         self.tell(BlockFound {
             reason,
@@ -120,36 +143,127 @@ impl Delivery {
             detail,
             coinbase_value: solved.job.template.coinbase_value,
         });
+        drop(place);
+        rest.join_all().await;
     }
 
-    async fn attempt(&mut self, block: &Block, file: &Path) -> (Reason, String) {
-        // Beside the first attempt, not before it.
-        let saved = tokio::spawn(tokio::fs::write(file.to_owned(), encode::serialize_hex(block)));
-        let started = Instant::now();
-        let mut backoff = BACKOFF_FIRST;
-        loop {
-            let error = match self.source.submit_block(block).await {
-                Ok(outcome) => {
-                    let _ = saved.await;
-                    let (reason, words) = match outcome {
-                        SubmitOutcome::Accepted => (Reason::BlockSubmitted, String::new()),
-                        SubmitOutcome::Rejected(words) => (Reason::BlockRejectedByNode, words),
-                        // Whatever the source made of it, a node can still be given the block.
-                        SubmitOutcome::Unconfirmed(words) => {
-                            return (Reason::BlockUnconfirmed, format!("{words}; {}", by_hand(file)));
-                        }
-                    };
+    /// Gives the block to every source, and waits until it is decided.
+    async fn attempt(&self, block: Block, file: &Path) -> Decided {
+        // Beside the first attempts, not before them.
+        let saved = tokio::spawn(tokio::fs::write(file.to_owned(), encode::serialize_hex(&block)));
+        let (block, mut rest) = (Arc::new(block), JoinSet::new());
+        let (told, mut hears) = mpsc::unbounded_channel(); // at most three words of each source
+        let (decide, decided) = watch::channel(None);
+        for (index, source) in self.sources.iter().cloned().enumerate() {
+            let (told, decided) = (told.clone(), decided.clone());
+            let (events, down) = (self.events.clone(), self.down.clone());
+            let courier = Courier { index, source, told, decided, events, down };
+            rest.spawn(courier.deliver(block.clone()));
+        }
+        drop(told);
+        let mut words: Vec<Option<Word>> = self.sources.iter().map(|_| None).collect();
+        let answer = loop {
+            let Some((index, word)) = hears.recv().await else { break None };
+            let accepted = matches!(&word, Word::Answer(outcome) if outcome.is_success());
+            if let Some(known) = words.get_mut(index) {
+                *known = Some(word);
+            }
+            let refused = words.iter().flatten().any(|word| matches!(word, Word::Answer(_)));
+            let all_gave_up = words.iter().all(|word| matches!(word, Some(Word::GaveUp(_))));
+            if accepted || all_gave_up || refused && words.iter().all(Option::is_some) {
+                break Some(accepted).filter(|_| !all_gave_up);
+            }
+        };
+        decide.send_replace(Some(Instant::now()));
+        let (reason, detail) = match answer {
+            Some(accepted) => {
+                let _ = saved.await;
+                let unconfirmed = |word: &Word| matches!(word, Word::Answer(SubmitOutcome::Unconfirmed(_)));
+                if !accepted && words.iter().flatten().any(unconfirmed) {
+                    // Whatever the source made of it, a node can still be given the block.
+                    let detail = format!("{}; {}", self.in_words(&words), by_hand(file));
+                    (Reason::BlockUnconfirmed, detail)
+                } else {
                     let _ = tokio::fs::remove_file(file).await;
-                    return (reason, words);
+                    match accepted {
+                        true => (Reason::BlockSubmitted, String::new()),
+                        false => (Reason::BlockRejectedByNode, self.in_words(&words)),
+                    }
                 }
-                Err(error) => error,
-            };
-            if started.elapsed() > GIVE_UP || *self.down.borrow() {
+            }
+            None => {
+                let words = self.in_words(&words);
                 let detail = match saved.await {
-                    Ok(Ok(())) => format!("{error}; {}", by_hand(file)),
-                    kept => format!("{error}; nor could it be kept in {}: {kept:?}", file.display()),
+                    Ok(Ok(())) => format!("{words}; {}", by_hand(file)),
+                    kept => format!("{words}; nor could it be kept in {}: {kept:?}", file.display()),
                 };
-                return (Reason::BlockSubmitFailed, detail);
+                (Reason::BlockSubmitFailed, detail)
+            }
+        };
+        Decided { reason, detail, rest }
+    }
+
+    /// What the sources said, each under its name where there are several.
+    fn in_words(&self, words: &[Option<Word>]) -> String {
+        let said = self.sources.iter().zip(words).filter_map(|(source, word)| {
+            let words = match word.as_ref()? {
+                Word::Answer(SubmitOutcome::Rejected(words) | SubmitOutcome::Unconfirmed(words))
+                | Word::Late(words)
+                | Word::GaveUp(words) => words,
+                Word::Answer(SubmitOutcome::Accepted | SubmitOutcome::Known) => return None,
+            };
+            Some(if self.sources.len() == 1 { words.clone() } else { format!("{}: {words}", source.name) })
+        });
+        said.collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// What a courier has to say.
+enum Word {
+    /// The source answered.
+    Answer(SubmitOutcome),
+    /// It did not, and is tried again.
+    Late(String),
+    /// It did not, and is not tried any more.
+    GaveUp(String),
+}
+
+/// Brings a block to one source.
+struct Courier {
+    index: usize,
+    source: NamedSource,
+    told: mpsc::UnboundedSender<(usize, Word)>,
+    /// When the block was decided without this source.
+    decided: watch::Receiver<Option<Instant>>,
+    events: Events,
+    down: watch::Receiver<bool>,
+}
+
+impl Courier {
+    async fn deliver(mut self, block: Arc<Block>) {
+        let (started, mut backoff) = (Instant::now(), BACKOFF_FIRST);
+        for attempts in 1.. {
+            let error = match self.source.source.submit_block(&block).await {
+                Ok(outcome) => {
+                    let detail = match &outcome {
+                        SubmitOutcome::Rejected(words) | SubmitOutcome::Unconfirmed(words) => words.clone(),
+                        _ => String::new(),
+                    };
+                    self.answered(&block, outcome.reason(), detail, attempts, started);
+                    return self.say(Word::Answer(outcome));
+                }
+                Err(error) => error.to_string(),
+            };
+            let decided = *self.decided.borrow();
+            if started.elapsed() > GIVE_UP
+                || decided.is_some_and(|at| at.elapsed() > GIVE_UP_DECIDED)
+                || *self.down.borrow()
+            {
+                self.answered(&block, Reason::BlockSubmitFailed, error.clone(), attempts, started);
+                return self.say(Word::GaveUp(error));
+            }
+            if attempts == 1 {
+                self.say(Word::Late(error));
             }
             tokio::select! {
                 () = sleep(backoff) => {}
@@ -157,6 +271,21 @@ impl Delivery {
             }
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
+    }
+
+    fn say(&self, word: Word) {
+        let _ = self.told.send((self.index, word));
+    }
+
+    fn answered(&self, block: &Block, reason: Reason, detail: String, attempts: u32, started: Instant) {
+        self.events.emit(Event::BlockAnswered(BlockAnswered {
+            reason,
+            source: self.source.name.clone(),
+            hash: block.block_hash().to_string(),
+            detail,
+            attempts,
+            duration_ms: millis(started.elapsed()),
+        }));
     }
 }
 

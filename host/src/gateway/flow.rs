@@ -3,7 +3,8 @@
 use super::{
     asked::{AskedTemplates, Question},
     coinbase_only::CoinbaseOnlyPlan,
-    source::News,
+    proposal::Proposals,
+    sources::News,
     verdicts::ask_monitored,
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
 use bitcoin::BlockHash;
 use std::{
     future::pending,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Instant,
 };
 use tokio::{
@@ -51,7 +52,8 @@ pub(super) struct Flow {
     pub(super) connections: Arc<AtomicU64>,
     pub(super) events: Events,
     pub(super) next_serial: u64,
-    pub(super) best: BestValues,
+    /// The best that any of our sources offered; they note theirs as they give them.
+    pub(super) best: Arc<Mutex<BestValues>>,
     pub(super) asked: AskedTemplates,
     /// Since when miners are held.
     pub(super) held_since: Option<Instant>,
@@ -65,6 +67,8 @@ pub(super) struct Flow {
     pub(super) settings: watch::Receiver<FlowSettings>,
     /// Evaluations under way.
     pub(super) judging: JoinSet<Judged>,
+    /// Asks the node about assembled blocks, where the operator wants it.
+    pub(super) proposals: Option<Proposals>,
 }
 
 impl Flow {
@@ -95,7 +99,6 @@ impl Flow {
                 news = news.recv(), if self.judging.len() < MAX_JUDGING => match news {
                     None => return,
                     Some(News::Stale) => {
-                        self.events.emit(Event::SourceStale { reason: Reason::TemplateSourceStale });
                         let actions = self.gate.on_source_stale();
                         self.carry_out(actions);
                     }
@@ -214,8 +217,8 @@ impl Flow {
 
     /// Asks the policies about a template for the first time.
     pub(super) fn ask_about(&mut self, sourced: Sourced) {
-        let Sourced { declared, template, context, received } = sourced;
-        let best = self.best.note(&template);
+        let Sourced { declared, template, context, received, .. } = sourced;
+        let best = self.best.lock().unwrap_or_else(PoisonError::into_inner).note(&template);
         let context = context.taken(event::unix_ms() / 1000, received.elapsed(), best);
         let inputs = Inputs { template, context: Arc::new(context) };
         // Megabytes that only a recording needs.
@@ -230,10 +233,15 @@ impl Flow {
     fn ask_policies(&mut self, question: Question) {
         let (judge, recorder) = (self.judge.clone(), self.recorder.clone());
         let Question { declared, inputs } = question;
+        let asked = self.proposals.as_ref().and_then(|proposals| proposals.ask(&inputs.template));
         self.judging.spawn(async move {
-            let judged = judge.judge(inputs).await;
+            let mut judged = judge.judge(inputs).await;
             if let Some((recorder, declared)) = recorder.zip(declared) {
                 recorder.record(&declared, &judged);
+            }
+            // Behind the recording, which is of what the policies said.
+            if let Some(asked) = asked {
+                asked.decide(&mut judged.judgement).await;
             }
             judged
         });
@@ -260,7 +268,7 @@ impl Flow {
             reason: Reason::TemplateSuperseded,
             template: template.digest.to_string(),
         });
-        self.tip_alone(SourceTip { hash: tip.hash, next: None });
+        self.tip_alone(SourceTip::named(tip.hash));
         self.ask.notify_one();
         true
     }

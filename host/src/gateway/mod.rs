@@ -6,11 +6,11 @@
 //!    └───────────── blocks ◄─────────────┘
 //! ```
 //!
-//! - `source`: asks the template source for news, with backoff and a staleness watch
+//! - `sources`: asks the template sources for news; which of them gives the templates
 //! - `flow`: news to verdicts to work; `asked`: what the policies were asked about; `verdicts`: what they said;
 //!   `actions`: what the gate wants done; `coinbase_only`: templates without transactions
 //! - `settings`: what the rooms are told of the configuration; `reload`: how they are told again
-//! - `blocks`: solved blocks back to the source
+//! - `blocks`: solved blocks back to the sources; `proposal`: assembled blocks checked by the node
 //!
 //! Beside it: the HTTP surface (`api`) and the changes of the policy set (`swap`).
 
@@ -19,14 +19,15 @@ mod asked;
 mod blocks;
 mod coinbase_only;
 mod flow;
+mod proposal;
 mod reload;
 mod settings;
-mod source;
+mod sources;
 mod verdicts;
 
 use crate::{
     api::Api,
-    config::{Config, Console, NodeAuth, Serving, Source},
+    config::{Config, Console, NodeAuth, ProposalCheck, Serving, Source},
     event::{self, Event, EventWriter, Events, Sinks, schema},
     gate::Gate,
     ledger::{
@@ -41,18 +42,21 @@ use crate::{
     record::{Recorder, source::Replay},
     swap::{self, Swaps},
     template::{
-        TemplateSource,
+        CoinbaseSpec, TemplateSource,
+        best::BestValues,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{self, NodeConfig},
         provider::{ProviderConfig, ProviderSource},
     },
     view::{View, board::Board},
 };
+use proposal::Proposals;
+use sources::NamedSource;
 use std::{
     fmt, io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 use tokio::{
@@ -146,7 +150,8 @@ impl Gateway {
         let policies = Arc::new(load_policies(&config)?);
         let running = policies.running();
         let (events, writer, view) = start_events(&config)?;
-        let source = make_source(&config)?;
+        let (stale_after, stale_seen) = watch::channel(config.source.stale_after());
+        let list = make_sources(&config, &stale_seen)?;
         let recorder = match &config.record.dir {
             Some(dir) => {
                 let keep = settings::keep(&config.record);
@@ -158,7 +163,7 @@ impl Gateway {
         let (work, work_seen) = watch::channel(Work::default());
         let mut listening = None;
         if let Some(serving) = &config.serving {
-            listening = Some(serve(&config, serving, &events, &source, work_seen, &view, &down).await?);
+            listening = Some(serve(&config, serving, &events, &list, work_seen, &view, &down).await?);
         }
         let (handle, seat) = swap::gate_handle(config.mode);
         view.with_gate(handle.clone(), down.clone());
@@ -177,13 +182,14 @@ impl Gateway {
         events.emit(Event::GatewayStarted(schema::GatewayStarted {
             version: env!("CARGO_PKG_VERSION"),
             mode: config.mode,
-            source: source.name(),
+            source: list.iter().map(|named| named.source.name()).collect::<Vec<_>>().join(", then "),
             policy_set: running.digest().to_string(),
             policies: running.specs().iter().map(|spec| spec.name.clone()).collect(),
             listen: listen.map(|address| address.to_string()),
             authority_key: authority_key.clone(),
             api: api.as_ref().map(|api| api.address().to_string()),
         }));
+        let (board, proposals) = (view.sources.clone(), proposals(&config, &list, &view, &events));
         if let Some(api) = api {
             reload::tokens(&swaps, &config, api.tokens());
             operations.push(tokio::spawn(api.run(down.clone())));
@@ -192,9 +198,21 @@ impl Gateway {
         operations.push(tokio::spawn(swaps.clone().watch_files(down.clone())));
         let ask = listening.as_ref().map_or_else(Arc::default, |l| l.ask.clone());
         let connections = listening.as_ref().map_or_else(Arc::default, |l| l.connections.clone());
-        let (stale_after, flow_settings) = reload::flow_and_source(&swaps, &config);
+        let flow_settings = reload::flow_and_source(&swaps, &config, stale_after);
         let (news, news_seen) = mpsc::channel(1);
-        let watcher = source::Watcher { source, stale_after, news, ask: ask.clone(), events: events.clone() };
+        let best = Arc::<Mutex<BestValues>>::default();
+        let sources = sources::Sources {
+            list: list.to_vec(),
+            rules: sources::Rules {
+                apart_after: config.failover.disagree_after,
+                return_after: config.failover.return_after,
+            },
+            news,
+            ask: ask.clone(),
+            best: best.clone(),
+            board,
+            events: events.clone(),
+        };
         let flow::FlowSettings { timings, coinbase_only } =
             settings::flow(&config.gate, &settings::maker(&config));
         let flow = flow::Flow {
@@ -207,7 +225,7 @@ impl Gateway {
             connections,
             events: events.clone(),
             next_serial: 1,
-            best: Default::default(),
+            best,
             asked: Default::default(),
             held_since: None,
             coinbase_only,
@@ -215,9 +233,10 @@ impl Gateway {
             source_tip: None,
             settings: flow_settings,
             judging: Default::default(),
+            proposals,
         };
         Ok(Self {
-            source: tokio::spawn(watcher.run(down.clone())),
+            source: tokio::spawn(sources.run(down.clone())),
             flow: tokio::spawn(flow.run(news_seen, down)),
             serving: listening.map(|l| l.tasks),
             operations,
@@ -334,9 +353,35 @@ async fn bind_api(
     Ok(Some(Api::bind(listen, &config.api, swaps.clone(), view.clone(), down.clone()).await?))
 }
 
-fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
-    let coinbase = settings::coinbase_spec(config);
-    Ok(match &config.source {
+/// All sources in the operator's order of preference.
+/// `stale_after` is that of the first, which a reload may change.
+fn make_sources(
+    config: &Config,
+    stale_after: &watch::Receiver<Duration>,
+) -> Result<Arc<[NamedSource]>, StartError> {
+    let lasting = |source: &Source| watch::channel(source.stale_after()).1;
+    let backups = config.backups.iter().map(|backup| (&backup.name, &backup.source, lasting(&backup.source)));
+    let all = [(&config.source_name, &config.source, stale_after.clone())].into_iter().chain(backups);
+    let named = all.map(|(name, source, stale_after)| {
+        let refresh = source.refresh();
+        let made = make_source(source, settings::coinbase_spec(config))
+            .map_err(|error| StartError::Source(format!("{name}: {error}")))?;
+        Ok(NamedSource { name: name.clone(), source: made, stale_after, refresh })
+    });
+    named.collect()
+}
+
+/// Who asks the node about assembled blocks, where the operator wants it of a source.
+fn proposals(config: &Config, list: &[NamedSource], view: &View, events: &Events) -> Option<Proposals> {
+    let all = [&config.source].into_iter().chain(config.backups.iter().map(|backup| &backup.source));
+    let checks: Vec<_> = all.map(Source::proposal).collect();
+    let wanted = checks.iter().any(|check| *check != ProposalCheck::Off);
+    let (board, events) = (view.sources.clone(), events.clone());
+    wanted.then(|| Proposals { sources: list.iter().cloned().zip(checks).collect(), board, events })
+}
+
+fn make_source(source: &Source, coinbase: CoinbaseSpec) -> Result<Arc<dyn TemplateSource>, String> {
+    Ok(match source {
         Source::Embedded(embedded) => Arc::new(
             EmbeddedChain::new(EmbeddedConfig {
                 bits: embedded.bits,
@@ -346,11 +391,10 @@ fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
                 coinbase,
                 ..EmbeddedConfig::default()
             })
-            .map_err(|error| StartError::Source(error.to_string()))?,
+            .map_err(|error| error.to_string())?,
         ),
         Source::Replay(replay) => Arc::new(
-            Replay::open(&replay.from, replay.network, replay.pace)
-                .map_err(|error| StartError::Source(error.to_string()))?,
+            Replay::open(&replay.from, replay.network, replay.pace).map_err(|error| error.to_string())?,
         ),
         Source::Provider(provider) => Arc::new(ProviderSource::new(ProviderConfig {
             address: provider.address.to_string(),
@@ -371,9 +415,10 @@ fn make_source(config: &Config) -> Result<Arc<dyn TemplateSource>, StartError> {
                 },
                 network: node.network,
                 request_timeout: node.request_timeout,
+                zmq_hashblock: node.zmq_hashblock.clone(),
                 coinbase,
             })
-            .map_err(|error| StartError::Source(error.to_string()))?,
+            .map_err(|error| error.to_string())?,
         ),
     })
 }
@@ -399,7 +444,7 @@ async fn serve(
     config: &Config,
     serving: &Serving,
     events: &Events,
-    source: &Arc<dyn TemplateSource>,
+    sources: &Arc<[NamedSource]>,
     work: watch::Receiver<Work>,
     view: &Arc<View>,
     down: &watch::Receiver<bool>,
@@ -439,7 +484,7 @@ async fn serve(
     let server = Server::bind(miners.listen, parts).await?;
     let ask = Arc::new(Notify::new());
     let delivery = blocks::Delivery {
-        source: source.clone(),
+        sources: sources.clone(),
         ask: ask.clone(),
         events: events.clone(),
         ledger: recorder,

@@ -28,8 +28,8 @@ fn tell(swaps: &Swaps, take: impl Fn(&Config) -> Takeover + Send + Sync + 'stati
 pub(super) fn flow_and_source(
     swaps: &Swaps,
     config: &Config,
-) -> (watch::Receiver<Duration>, watch::Receiver<FlowSettings>) {
-    let (source, source_seen) = watch::channel(config.source.stale_after());
+    source: watch::Sender<Duration>,
+) -> watch::Receiver<FlowSettings> {
     let maker = settings::maker(config);
     let (flow, flow_seen) = watch::channel(settings::flow(&config.gate, &maker));
     tell(swaps, move |new| {
@@ -40,7 +40,7 @@ pub(super) fn flow_and_source(
             flow.send_replace(settings);
         })
     });
-    (source_seen, flow_seen)
+    flow_seen
 }
 
 pub(super) fn policies(swaps: &Swaps, store: Arc<PolicyStore>) {

@@ -53,6 +53,9 @@ struct Counts {
     forward_status: ByReason,
     source_failures: ByReason,
     blocks: ByReason,
+    block_answers: ByReason,
+    source_changes: ByReason,
+    proposals: ByReason,
     verdict_faults: ByReason,
     failures: ByReason,
     verdict: Times,
@@ -72,7 +75,6 @@ pub struct HeardMetrics {
     policy_time: Family<PolicyLabels, Histogram, fn() -> Histogram>,
     rejected_in_a_row: Gauge,
     last_template: Gauge,
-    source_up: Gauge,
     backend_up: Gauge,
     channels_opened: Counter,
     dropped: Counter,
@@ -91,7 +93,15 @@ impl Default for HeardMetrics {
             }),
             forward_status: by(),
             source_failures: by(),
-            blocks: ByReason::showing("answer", |reason| reason.category() == "block"),
+            blocks: ByReason::showing("answer", |reason| {
+                matches!(
+                    reason,
+                    Reason::BlockSubmitted | Reason::BlockRejectedByNode | Reason::BlockSubmitFailed
+                )
+            }),
+            block_answers: by(),
+            source_changes: by(),
+            proposals: by(),
             verdict_faults: ByReason::showing("code", |reason| reason.category() == "engine"),
             failures: ByReason::showing("code", |reason| reason == Reason::LedgerWriteFailed),
             verdict: Times::new(FINE),
@@ -111,7 +121,6 @@ impl Default for HeardMetrics {
             policy_time: Family::new_with_constructor(histogram),
             rejected_in_a_row: Gauge::default(),
             last_template: Gauge::default(),
-            source_up: Gauge::default(),
             backend_up,
             channels_opened: Counter::default(),
             dropped: Counter::default(),
@@ -124,11 +133,6 @@ impl HeardMetrics {
     /// Unix time of the last judged template, milliseconds; 0 before the first.
     pub fn last_template_ms(&self) -> i64 {
         self.last_template.get()
-    }
-
-    /// Whether the source answers.
-    pub fn source_is_up(&self) -> bool {
-        self.source_up.get() == 1
     }
 
     /// Whether the pool backend takes shares, as far as it is known.
@@ -155,8 +159,17 @@ impl HeardMetrics {
             &c.forward_results
         });
         part("forward_status", "Changes of the state of forwarding, by reason code.", |c| &c.forward_status);
-        part("source_failures", "Failures of the template source, by reason code.", |c| &c.source_failures);
-        part("blocks", "Solved blocks, by the answer of the template source.", |c| &c.blocks);
+        part("source_failures", "Failures of template sources, by reason code.", |c| &c.source_failures);
+        part(
+            "source_changes",
+            "Changes of the source that leads, and of agreement on the tip, by reason code.",
+            |c| &c.source_changes,
+        );
+        part("proposals", "What the node said to assembled blocks, by reason code.", |c| &c.proposals);
+        part("blocks", "Solved blocks, by what became of them.", |c| &c.blocks);
+        part("block_answers", "Answers of the template sources to solved blocks, by reason code.", |c| {
+            &c.block_answers
+        });
         part("verdict_faults", "Templates for which a policy gave no verdict, by reason code.", |c| {
             &c.verdict_faults
         });
@@ -199,7 +212,6 @@ impl HeardMetrics {
             "Verdicts in a row that refused their template.",
             self.rejected_in_a_row.clone(),
         );
-        registry.register("source_up", "Whether the template source answers.", self.source_up.clone());
         registry.register(
             "backend_up",
             "Whether the pool backend takes shares, as far as it is known.",
@@ -231,7 +243,6 @@ impl HeardMetrics {
         // What the gateway made itself says nothing about the source.
         if event.provenance != Provenance::Gateway {
             self.last_template.set(i64::try_from(time_ms).unwrap_or(i64::MAX));
-            self.source_up.set(1);
         }
     }
 
@@ -260,22 +271,17 @@ impl Listener for HeardMetrics {
         match &heard.record.event {
             Event::GatewayStarted(_)
             | Event::GatewayStopped { .. }
+            | Event::SourceUp { .. }
             | Event::ConnectionClosed(_)
             | Event::ConnectionsRefused { .. }
             | Event::LedgerStatus { .. }
             | Event::TargetChanged(_)
             | Event::ShareRejected(_) => {}
-            Event::SourceUp { .. } => {
-                self.source_up.set(1);
-            }
-            Event::SourceDown(e) => {
-                self.source_up.set(0);
-                counts.source_failures.add(e.reason);
-            }
-            Event::SourceStale { reason } => {
-                self.source_up.set(0);
-                counts.source_failures.add(*reason);
-            }
+            Event::SourceDown(e) => counts.source_failures.add(e.reason),
+            Event::SourceStale { reason, .. } => counts.source_failures.add(*reason),
+            Event::SourceLeads(e) => counts.source_changes.add(e.reason),
+            Event::SourceTips(e) => counts.source_changes.add(e.reason),
+            Event::ProposalAnswered(e) => counts.proposals.add(e.reason),
             Event::TemplateJudged(e) => self.judged(e, now),
             Event::PolicyMonitored(e) => self.timed(&e.policies),
             Event::PolicySetSwapped(e) => counts.policy_changes.add(e.reason),
@@ -329,6 +335,7 @@ impl Listener for HeardMetrics {
             }
             Event::ForwardStatus(e) => self.forward_status(e.reason),
             Event::BlockFound(e) => counts.blocks.add(e.reason),
+            Event::BlockAnswered(e) => counts.block_answers.add(e.reason),
             Event::EventsDropped { count } => {
                 self.dropped.inc_by(*count);
             }

@@ -159,6 +159,10 @@ impl TemplateSource for Replay {
         Ok(Some(sourced))
     }
 
+    fn gives_each(&self) -> bool {
+        true
+    }
+
     async fn submit_block(&self, _: &Block) -> Result<SubmitOutcome, SourceError> {
         Ok(SubmitOutcome::Rejected("a replay takes no blocks".to_owned()))
     }

@@ -16,7 +16,7 @@ mod wallet;
 
 use super::{
     ChainTip, CoinbaseParts, CoinbaseSpec, Context, Declared, DeclaredTransaction, MempoolState, NextBlock,
-    Provenance, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts,
+    Place, Provenance, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts,
 };
 use crate::reason::Reason;
 use async_trait::async_trait;
@@ -221,7 +221,8 @@ impl TemplateSource for EmbeddedChain {
             let Tip { height, hash, .. } = inner.state.tip();
             let min_time = inner.state.median_time_past() + 1;
             let next = NextBlock { height: height + 1, bits: inner.config.bits, min_time };
-            Ok(Some(SourceTip { hash, next: Some(next) }))
+            let place = Place { hash, height, work: None };
+            Ok(Some(SourceTip { hash, next: Some(next), place: Some(place) }))
         })
         .await
     }
@@ -231,7 +232,8 @@ impl TemplateSource for EmbeddedChain {
         let outcome = self.blocking(move |inner| Ok(inner.submit(&block))).await?;
         self.changed.notify_waiters();
         Ok(match outcome {
-            Ok(()) | Err("duplicate") => SubmitOutcome::Accepted,
+            Ok(()) => SubmitOutcome::Accepted,
+            Err("duplicate") => SubmitOutcome::Known,
             Err(words) => SubmitOutcome::Rejected(words.to_owned()),
         })
     }

@@ -22,6 +22,10 @@ pub struct Context {
     /// The largest coinbase value among the templates of our own nodes on the same previous block,
     /// satoshi.
     pub best_template_value: Option<u64>,
+    /// How old `mempool` was when the template came, milliseconds; `fee_rates` may be half a minute older.
+    /// For records; policies are not shown it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mempool_age_ms: Option<u64>,
     /// Whether our nodes know each transaction of the template, in block order.
     #[serde(with = "super::record::flags")]
     pub known: Option<Arc<[bool]>>,

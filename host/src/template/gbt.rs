@@ -15,7 +15,11 @@ use std::fmt;
 /// The rules that we know how to follow: a template may demand no others (BIP 9, `!`).
 const KNOWN_RULES: [&str; 4] = ["csv", "segwit", "taproot", "signet"];
 
-/// The answer, typed but not yet believed.
+/// Longest name of work that is sent back, bytes.
+const MAX_WORK_ID: usize = 256;
+
+/// The answer, typed but not yet believed. What else the BIPs have and no node of today sends (`coinbasetxn`
+/// alone, `expires`, `submitold`) is not needed; limits of the block are consensus, and judged by policies.
 #[derive(Debug, Deserialize)]
 pub(super) struct Answer {
     version: i32,
@@ -32,7 +36,19 @@ pub(super) struct Answer {
     bits: Bytes,
     height: u32,
     default_witness_commitment: Option<Bytes>,
+    /// Version bits that must be set (BIP 9).
+    #[serde(default)]
+    vbrequired: u32,
+    /// The nonces that may be used, first and last.
+    noncerange: Option<Bytes>,
+    /// What the node calls this work; it is told it again with the block.
+    workid: Option<String>,
 }
+
+/// The version bits that miners may roll (BIP 323); a test compares them with what shares may.
+const ROLLABLE: u32 = 0x1fff_ffe0;
+/// Every nonce.
+const ALL_NONCES: [u8; 8] = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff];
 
 #[derive(Debug, Deserialize)]
 struct Entry {
@@ -45,6 +61,12 @@ struct Entry {
 }
 
 impl Answer {
+    /// The name of the work, with the tip that it is on.
+    pub(super) fn work_id(&self) -> Option<(BlockHash, String)> {
+        let id = self.workid.as_ref().filter(|id| id.len() <= MAX_WORK_ID)?;
+        Some((self.previousblockhash, id.clone()))
+    }
+
     /// What the node says, for assembly. The coinbase is the gateway's.
     pub(super) fn declare(self, network: Network, coinbase: CoinbaseSpec) -> Result<Declared, SourceError> {
         let invalid = |detail: String| SourceError { reason: Reason::TemplateSourceInvalid, detail };
@@ -52,6 +74,16 @@ impl Answer {
             return Err(invalid(format!(
                 "the template demands the rule {rule:?}, which this gateway does not know"
             )));
+        }
+        // Miners roll these bits and these nonces; there is no telling them not to.
+        let rolled = self.vbrequired & ROLLABLE;
+        if rolled != 0 {
+            return Err(invalid(format!(
+                "vbrequired: it needs version bits that miners roll ({rolled:#010x})"
+            )));
+        }
+        if self.noncerange.as_ref().is_some_and(|range| range.0 != ALL_NONCES) {
+            return Err(invalid("noncerange: it allows some nonces only, and miners use all".into()));
         }
         let bits = <[u8; 4]>::try_from(self.bits.0.as_slice())
             .map(|bytes| CompactTarget::from_consensus(u32::from_be_bytes(bytes)))
@@ -149,6 +181,11 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_bits_that_miners_roll_are_those_that_shares_may_have_rolled() {
+        assert_eq!(ROLLABLE, crate::share::VERSION_ROLLING_MASK);
+    }
 
     #[test]
     fn hex_is_decoded_in_either_case_and_nothing_else_is() {

@@ -14,10 +14,11 @@
 //! - [`best`]: the best that our nodes offered on a tip
 //! - [`record`]: a template and its surroundings as JSON, to be judged again later
 //! - [`synthetic`]: templates made to order, for test cases
-//! - [`node`]: `getblocktemplate` over JSON-RPC from a Bitcoin node
+//! - [`node`]: `getblocktemplate` over JSON-RPC from a Bitcoin node; [`answers`]: its words to a block
 //! - [`provider`]: an SV2 Template Provider (Template Distribution protocol)
 //! - [`chain`]: the embedded chain for demonstrations and tests
 
+pub mod answers;
 pub mod best;
 pub mod chain;
 pub mod coinbase;
@@ -39,7 +40,7 @@ pub mod synthetic;
 use crate::reason::Reason;
 use async_trait::async_trait;
 use bitcoin::{
-    Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxMerkleNode,
+    Block, BlockHash, CompactTarget, Network, ScriptBuf, Transaction, TxMerkleNode, Work,
     block::{Header, Version},
     hashes::Hash,
 };
@@ -187,14 +188,43 @@ pub struct Sourced {
     pub context: Context,
     /// When the source gave it.
     pub received: Instant,
+    /// The work in the chain up to the tip of `context`, where the source says it.
+    pub tip_work: Option<Work>,
 }
 
 impl Sourced {
     /// A template that came just now.
     pub fn new(declared: Declared, template: Template, context: Context) -> Self {
         let (declared, template) = (Arc::new(declared), Arc::new(template));
-        Self { declared, template, context, received: Instant::now() }
+        Self { declared, template, context, received: Instant::now(), tip_work: None }
     }
+
+    /// Where its source stands: on the tip that it names beside the template, or else on the one that the
+    /// template builds on. `None` for a tip that is still to come.
+    pub fn place(&self) -> Option<Place> {
+        if self.template.is_future() {
+            return None;
+        }
+        Some(match self.context.tip {
+            Some(tip) => Place { hash: tip.hash, height: tip.height, work: self.tip_work },
+            None => Place {
+                hash: self.template.previous_block_hash,
+                height: self.template.height.saturating_sub(1),
+                work: None,
+            },
+        })
+    }
+}
+
+/// Where a source is on the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Hash of its tip.
+    pub hash: BlockHash,
+    /// Height of its tip.
+    pub height: u32,
+    /// The work in the chain up to there, where the source says it.
+    pub work: Option<Work>,
 }
 
 /// The tip of a source's chain.
@@ -204,6 +234,15 @@ pub struct SourceTip {
     pub hash: BlockHash,
     /// What the block after it must be like, as far as the source says it.
     pub next: Option<NextBlock>,
+    /// Its height and the work up to it, where the source says them.
+    pub place: Option<Place>,
+}
+
+impl SourceTip {
+    /// A tip of which nothing but its hash is known.
+    pub fn named(hash: BlockHash) -> Self {
+        Self { hash, next: None, place: None }
+    }
 }
 
 /// What a block must be like because of the one before it.
@@ -222,6 +261,9 @@ pub struct NextBlock {
 pub enum SubmitOutcome {
     /// It is the source's new tip.
     Accepted,
+    /// The source has it already and found it valid: the answer to an earlier delivery was lost, or it came
+    /// by another way first.
+    Known,
     /// It was refused; the source's own words (BIP 22).
     Rejected(String),
     /// It was handed to a source that gives no answer, and for a while its tip did not become this block; what
@@ -260,7 +302,17 @@ pub trait TemplateSource: Send + Sync {
         Ok(None)
     }
 
-    /// Delivers a solved block. A block that the source has already and found valid counts as accepted:
-    /// the answer to its first delivery may have been lost on the way.
+    /// Whether every template counts, also one that has a newer one behind it: a replay is judged whole.
+    fn gives_each(&self) -> bool {
+        false
+    }
+
+    /// Delivers a solved block.
     async fn submit_block(&self, block: &Block) -> Result<SubmitOutcome, SourceError>;
+
+    /// Asks whether a block would be valid but for its proof of work (BIP 23, proposal); `None` from a source
+    /// that cannot say it. The rejection is in the source's own words.
+    async fn propose(&self, _block: &Block) -> Result<Option<Result<(), String>>, SourceError> {
+        Ok(None)
+    }
 }

@@ -5,31 +5,42 @@
 //! more than one under way, and it is never abandoned: when the caller's patience ends first, the poll
 //! stays and the next call goes on waiting for it. Silence is not trusted for ever: each time patience
 //! ends, the node is asked for its tip, which shows a node that is gone and a poll that was forgotten.
+//! Where the node publishes new blocks by ZMQ, that is a second way to hear of a tip at once.
+//!
+//! - `client`: the single questions
+//! - `mempool`: what waits in the node's mempool, asked beside the templates
+//! - `zmq`: new blocks as the node publishes them
 //!
 //! Retrying and backing off are the caller's; here every call ends with a template, with "still the
 //! same", or with an error that says who has to act.
 
+mod client;
+mod mempool;
+mod zmq;
+
 use super::{
-    ChainTip, CoinbaseSpec, Context, MempoolState, NextBlock, SourceError, SourceTip, Sourced, SubmitOutcome,
-    TemplateDigest, TemplateSource, facts,
-    gbt::Answer,
+    CoinbaseSpec, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource,
     rpc::{Rpc, Wait},
 };
 use crate::reason::Reason;
 use async_trait::async_trait;
-use bitcoin::{Amount, Block, BlockHash, CompactTarget, Network, consensus};
-use serde::{Deserialize, de::DeserializeOwned};
+use bitcoin::{Block, BlockHash, Network, consensus};
+use client::{Fetched, NodeClient};
 use serde_json::json;
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tokio::{
+    sync::watch,
     task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until},
 };
 
 pub use super::rpc::Auth;
+pub use zmq::Endpoint;
 
-/// Mempool and tip are context, not the template: they must not hold up work on a new tip.
-const CONTEXT_PATIENCE: Duration = Duration::from_secs(1);
 /// How soon a long poll that brought nothing new is repeated, should a node answer at once.
 const POLL_PACE: Duration = Duration::from_millis(250);
 
@@ -44,6 +55,8 @@ pub struct NodeConfig {
     pub network: Network,
     /// How long it may take to answer anything but a long poll.
     pub request_timeout: Duration,
+    /// Where it publishes new blocks by ZMQ.
+    pub zmq_hashblock: Option<Endpoint>,
     /// What the coinbase of the templates is to be like.
     pub coinbase: CoinbaseSpec,
 }
@@ -52,6 +65,7 @@ pub struct NodeConfig {
 #[derive(Debug)]
 pub struct NodeSource {
     client: Arc<NodeClient>,
+    zmq_hashblock: Option<Endpoint>,
     state: tokio::sync::Mutex<State>,
 }
 
@@ -64,6 +78,36 @@ struct State {
     last: Option<Last>,
     /// The one long poll under way.
     poll: Option<Poll>,
+    /// What runs beside from the first question on.
+    beside: Option<Beside>,
+}
+
+/// What runs beside; ends with the source.
+#[derive(Debug)]
+struct Beside {
+    /// Tips that the node publishes, where it does.
+    tips: watch::Receiver<Option<BlockHash>>,
+    mempool: JoinHandle<()>,
+}
+
+impl Beside {
+    /// The node publishes a tip that is another than this; each is told once.
+    async fn another_than(&mut self, tip: Option<BlockHash>) {
+        loop {
+            if self.tips.changed().await.is_err() {
+                return pending().await;
+            }
+            if *self.tips.borrow_and_update() != tip {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        self.mempool.abort();
+    }
 }
 
 #[derive(Debug)]
@@ -72,9 +116,6 @@ struct Last {
     tip: BlockHash,
     long_poll_id: String,
 }
-
-/// A template and the id to wait for its successor with.
-type Fetched = (Sourced, String);
 
 /// A long poll under way; ends with whoever waits for it.
 #[derive(Debug)]
@@ -96,8 +137,15 @@ impl NodeSource {
     /// `ConfigInvalid` when the address is not usable.
     pub fn new(config: NodeConfig) -> Result<Self, SourceError> {
         let rpc = Rpc::new(&config.url, config.auth, config.request_timeout)?;
-        let client = NodeClient { rpc, network: config.network, coinbase: config.coinbase };
-        Ok(Self { client: Arc::new(client), state: Default::default() })
+        let client = NodeClient {
+            rpc: Arc::new(rpc),
+            network: config.network,
+            coinbase: config.coinbase,
+            mempool: Arc::default(),
+            work_ids: Mutex::default(),
+        };
+        let (zmq_hashblock, state) = (config.zmq_hashblock, Default::default());
+        Ok(Self { client: Arc::new(client), zmq_hashblock, state })
     }
 }
 
@@ -114,7 +162,13 @@ impl TemplateSource for NodeSource {
     ) -> Result<Option<Sourced>, SourceError> {
         let deadline = Instant::now() + patience;
         let mut state = self.state.lock().await;
+        state.beside.get_or_insert_with(|| self.start_beside());
+        let tip = |state: &State| state.last.as_ref().map(|last| last.tip);
+        let before = tip(&state);
         let answer = self.client.next_template(&mut state, after, deadline).await;
+        if before.is_some() && tip(&state) != before {
+            self.client.mempool.look_again();
+        }
         if answer.is_err() {
             // Whatever answers next time may be another node.
             state.checked = false;
@@ -126,60 +180,37 @@ impl TemplateSource for NodeSource {
         self.client.whole_tip().await.map(Some)
     }
 
-    /// `submitblock` (BIP 22). Besides null, `duplicate` is a success: the node has this very block
-    /// and found it valid, so it is a repeated delivery. `inconclusive` is not: the node keeps the
-    /// block, but another one is its tip.
+    /// `submitblock` (BIP 22), with the name of the work where the template had one. Besides null, `duplicate`
+    /// is a success: the node has this very block and found it valid. `inconclusive` is not: the node keeps
+    /// the block, but another one is its tip.
     async fn submit_block(&self, block: &Block) -> Result<SubmitOutcome, SourceError> {
-        let params = json!([consensus::encode::serialize_hex(block)]);
-        let answer: Option<String> = self.client.rpc.call("submitblock", params, Wait::Normal).await?;
-        Ok(match answer.as_deref() {
-            None | Some("duplicate") => SubmitOutcome::Accepted,
-            Some(words) => SubmitOutcome::Rejected(words.chars().take(200).collect()),
-        })
+        let mut params = vec![json!(consensus::encode::serialize_hex(block))];
+        params.extend(self.client.work_id(block.header.prev_blockhash).map(|id| json!({ "workid": id })));
+        let answer: Option<String> = self.client.rpc.call("submitblock", params.into(), Wait::Normal).await?;
+        Ok(SubmitOutcome::of_node(answer.as_deref()))
+    }
+
+    async fn propose(&self, block: &Block) -> Result<Option<Result<(), String>>, SourceError> {
+        let mut request = self.client.request();
+        request["mode"] = json!("proposal");
+        request["data"] = json!(consensus::encode::serialize_hex(block));
+        let rpc = &self.client.rpc;
+        let answer: Option<String> = rpc.call("getblocktemplate", json!([request]), Wait::Normal).await?;
+        Ok(Some(answer.map_or(Ok(()), Err)))
     }
 }
 
-/// The questions, without memory of earlier ones.
-#[derive(Debug)]
-struct NodeClient {
-    rpc: Rpc,
-    network: Network,
-    coinbase: CoinbaseSpec,
-}
-
-#[derive(Deserialize)]
-struct ChainInfo {
-    chain: String,
-}
-
-/// `getblockchaininfo` again, for the tip.
-#[derive(Deserialize)]
-struct TipInfo {
-    blocks: u32,
-    bestblockhash: BlockHash,
-    /// Median time past, Unix seconds.
-    mediantime: Option<u32>,
-}
-
-/// `getmininginfo`. What the next block needs is there since Bitcoin Core 29.
-#[derive(Deserialize)]
-struct MiningInfo {
-    next: Option<NextInfo>,
-}
-
-#[derive(Deserialize)]
-struct NextInfo {
-    height: u32,
-    #[serde(with = "super::record::compact")]
-    bits: CompactTarget,
-}
-
-#[derive(Deserialize)]
-struct MempoolInfo {
-    size: u64,
-    bytes: u64,
-    #[serde(with = "bitcoin::amount::serde::as_btc")]
-    total_fee: Amount,
+impl NodeSource {
+    /// The mempool is looked at, and the node's publications are listened to, where there are any.
+    fn start_beside(&self) -> Beside {
+        let (told, tips) = watch::channel(None);
+        if let Some(endpoint) = self.zmq_hashblock.clone() {
+            // It ends when nobody looks at the tips any more.
+            tokio::spawn(zmq::listen(endpoint, told));
+        }
+        let mempool = tokio::spawn(self.client.mempool.clone().follow(self.client.rpc.clone()));
+        Beside { tips, mempool }
+    }
 }
 
 impl NodeClient {
@@ -207,8 +238,23 @@ impl NodeClient {
                 let answer = tokio::spawn(async move { client.template(Some(&long_poll_id)).await });
                 Poll { long_poll_id: id.clone(), answer }
             });
-            let Ok(finished) = timeout_at(deadline, &mut poll.answer).await else {
-                return self.after_patience(state, after).await;
+            let (beside, tip) = (&mut state.beside, state.last.as_ref().map(|last| last.tip));
+            let published = async {
+                match beside {
+                    Some(beside) => beside.another_than(tip).await,
+                    None => pending().await,
+                }
+            };
+            let finished = tokio::select! {
+                finished = &mut poll.answer => finished,
+                () = published => {
+                    let fresh = self.template(None).await?;
+                    match remember(state, fresh, after) {
+                        Some(sourced) => return Ok(Some(sourced)),
+                        None => continue,
+                    }
+                }
+                () = sleep_until(deadline) => return self.after_patience(state, after).await,
             };
             // An answer to an earlier question may be older than what was fetched since.
             let outdated = poll.long_poll_id != id;
@@ -240,109 +286,6 @@ impl NodeClient {
         let fresh = self.template(None).await?;
         Ok(remember(state, fresh, after))
     }
-
-    async fn best_block(&self) -> Result<BlockHash, SourceError> {
-        self.rpc.call("getbestblockhash", json!([]), Wait::Normal).await
-    }
-
-    async fn check_chain(&self) -> Result<(), SourceError> {
-        let info: ChainInfo = self.rpc.call("getblockchaininfo", json!([]), Wait::Normal).await?;
-        let wanted = self.network.to_core_arg();
-        if info.chain == wanted {
-            return Ok(());
-        }
-        let found: String = info.chain.chars().filter(|c| c.is_ascii_alphanumeric()).take(20).collect();
-        let detail = format!(
-            "{} is on the chain \"{found}\", but the configured network is \"{wanted}\"; correct the network \
-             or the node's address",
-            self.rpc.url()
-        );
-        Err(SourceError { reason: Reason::TemplateSourceRefused, detail })
-    }
-
-    /// One `getblocktemplate`, assembled. With a long poll id the node answers when it has another.
-    async fn template(&self, long_poll_id: Option<&str>) -> Result<Fetched, SourceError> {
-        let mut request = json!({ "rules": ["segwit"] });
-        if self.network == Network::Signet {
-            request["rules"] = json!(["segwit", "signet"]);
-        }
-        let wait = match long_poll_id {
-            Some(id) => {
-                request["longpollid"] = json!(id);
-                Wait::LongPoll
-            }
-            None => Wait::Normal,
-        };
-        let answer: Answer = self.rpc.call("getblocktemplate", json!([request]), wait).await?;
-        let long_poll_id = answer.longpollid.clone();
-        let (network, coinbase) = (self.network, self.coinbase.clone());
-        let assembly = tokio::task::spawn_blocking(move || {
-            let declared = answer.declare(network, coinbase)?;
-            let template = facts::assemble(&declared)?;
-            Ok::<_, SourceError>((declared, template))
-        });
-        let (assembled, mempool, tip) = tokio::join!(assembly, self.mempool(), self.tip());
-        let (declared, template) = assembled.map_err(|e| SourceError {
-            reason: Reason::TemplateSourceInvalid,
-            detail: format!("the template was not assembled: {e}"),
-        })??;
-        // The node made it from its own mempool.
-        let known = Some(vec![true; template.transactions.len()].into());
-        let context = Context { tip, mempool, known, ..Context::default() };
-        Ok((Sourced::new(declared, template, context), long_poll_id))
-    }
-
-    /// State of the mempool; unknown when the node does not say it soon.
-    async fn mempool(&self) -> Option<MempoolState> {
-        let info: MempoolInfo = self.context("getmempoolinfo").await?;
-        Some(MempoolState {
-            transaction_count: info.size,
-            total_vsize: info.bytes,
-            total_fees: info.total_fee.to_sat(),
-        })
-    }
-
-    /// The tip as the node sees it; unknown when the node does not say it soon.
-    async fn tip(&self) -> Option<ChainTip> {
-        let (tip, mining) = tokio::join!(
-            self.context::<TipInfo>("getblockchaininfo"),
-            self.context::<MiningInfo>("getmininginfo")
-        );
-        let TipInfo { blocks: height, bestblockhash: hash, .. } = tip?;
-        Some(ChainTip { hash, height, next_bits: after(mining, height).map(|next| next.bits) })
-    }
-
-    /// The tip, and what comes after it where the node says that soon.
-    async fn whole_tip(&self) -> Result<SourceTip, SourceError> {
-        let (tip, mining) = tokio::join!(
-            self.rpc.call::<TipInfo>("getblockchaininfo", json!([]), Wait::Normal),
-            self.context::<MiningInfo>("getmininginfo")
-        );
-        let TipInfo { blocks, bestblockhash: hash, mediantime } = tip?;
-        let next = after(mining, blocks).zip(mediantime).map(|(next, median)| NextBlock {
-            height: next.height,
-            bits: next.bits,
-            min_time: median.saturating_add(1),
-        });
-        Ok(SourceTip { hash, next })
-    }
-
-    /// Asks for something that is good to know and nothing to wait for.
-    async fn context<T: DeserializeOwned + Send + 'static>(&self, method: &'static str) -> Option<T> {
-        match timeout(CONTEXT_PATIENCE, self.rpc.call::<T>(method, json!([]), Wait::Normal)).await {
-            Ok(Ok(answer)) => Some(answer),
-            Ok(Err(error)) => {
-                tracing::debug!(%error, method, "the context is not known in full");
-                None
-            }
-            Err(_) => None,
-        }
-    }
-}
-
-/// What the block after the one at `height` must be like: the tip may have moved between two answers.
-fn after(mining: Option<MiningInfo>, height: u32) -> Option<NextInfo> {
-    mining.and_then(|info| info.next).filter(|next| Some(next.height) == height.checked_add(1))
 }
 
 /// Notes what was fetched; gives it back if it is another one than `after`.

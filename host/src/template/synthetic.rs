@@ -358,6 +358,7 @@ fn surroundings(template: &TemplateTable, table: &ContextTable, unknown: &[bool]
         }),
         mempool: table.mempool,
         fee_rates: table.fee_rates,
+        mempool_age_ms: None,
         best_template_value: table.best_template_value,
         known: table.known.then(|| unknown.iter().map(|unknown| !unknown).collect()),
     }

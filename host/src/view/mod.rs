@@ -5,10 +5,12 @@
 //!
 //! - [`board`]: the last templates and steps of the gate, heard from events
 //! - `ready`: whether the gateway does its work, and if not, why
+//! - [`sources`]: the template sources, their health and who leads
 //! - here: what is shown of the whole, the samples over time, and the metrics
 
 pub mod board;
 mod ready;
+pub mod sources;
 
 pub use ready::{Readiness, Trouble};
 
@@ -23,6 +25,7 @@ use crate::{
 use board::Board;
 use schemars::JsonSchema;
 use serde::Serialize;
+use sources::{SourceState, SourceView, SourcesBoard, SourcesView};
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -44,6 +47,8 @@ pub struct View {
     pub board: Arc<Board>,
     /// Who is connected.
     pub miners: Arc<MinersView>,
+    /// The template sources.
+    pub sources: Arc<SourcesBoard>,
     heard: HeardMetrics,
     gate: OnceLock<GateHandle>,
     backlog: OnceLock<Backlog>,
@@ -90,6 +95,8 @@ pub struct Overview {
     pub gate: GateView,
     /// Whether it does its work.
     pub readiness: Readiness,
+    /// The template sources.
+    pub sources: SourcesView,
     /// Miners and shares now.
     pub now: Sample,
     /// Age of the newest judged template, milliseconds; none before the first.
@@ -124,6 +131,7 @@ impl View {
             ring: Ring::new(format!("{started_ms:x}")),
             board,
             miners,
+            sources: Arc::default(),
             heard,
             gate: OnceLock::new(),
             backlog: OnceLock::new(),
@@ -188,6 +196,7 @@ impl View {
             started_ms: self.started_ms,
             gate: self.gate(),
             readiness: self.readiness(),
+            sources: self.sources.look(),
             now: self.sample(),
             template_age_ms: last.map(|time| unix_ms().saturating_sub(time)),
             run: self.ring.run().to_owned(),
@@ -224,7 +233,7 @@ impl View {
     pub fn metrics(self: &Arc<Self>) -> Metrics {
         let mut metrics = Metrics::new(&self.miners.meters, &self.heard);
         type Read = fn(&View) -> f64;
-        let gauges: [(&'static str, &'static str, Read); 9] = [
+        let gauges: [(&'static str, &'static str, Read); 11] = [
             ("connections", "Open connections of miners.", |v| v.miners.connections() as f64),
             ("channels", "Open channels.", |v| v.miners.channels() as f64),
             ("hashrate_hashes_per_second", "What the accepted shares of the last five minutes show.", |v| {
@@ -246,6 +255,12 @@ impl View {
             ),
             ("ready", "Whether the gateway does its work.", |v| f64::from(u8::from(v.readiness().ready))),
             ("start_time_seconds", "When the gateway started, Unix time.", |v| v.started_ms as f64 / 1e3),
+            ("source_up", "Whether a template source answers with usable templates.", |v| {
+                f64::from(u8::from(v.sources.is_led()))
+            }),
+            ("source_tips_agree", "Whether the template sources that answer agree on the tip.", |v| {
+                f64::from(u8::from(v.sources.look().tips_agree))
+            }),
             ("held", "Whether miners are held on their last job.", |v| f64::from(u8::from(v.gate().held))),
         ];
         for (name, help, read) in gauges {
@@ -267,6 +282,26 @@ impl View {
             let now = view.gate().mode;
             Mode::ALL.map(|mode| (mode.name().to_owned(), f64::from(u8::from(mode == now)))).into()
         });
+        type OfSource = fn(&SourceView) -> Option<f64>;
+        let of_sources: [(&'static str, &'static str, OfSource); 4] = [
+            ("source_healthy", "Whether this source could give the templates.", |s| {
+                Some(f64::from(u8::from(s.state == SourceState::Up)))
+            }),
+            ("source_leads", "Whether the templates come from this source.", |s| {
+                Some(f64::from(u8::from(s.leads)))
+            }),
+            ("source_height", "The height of this source's tip.", |s| s.height.map(f64::from)),
+            ("source_template_time_seconds", "When this source's newest template came, Unix time.", |s| {
+                s.template_ms.map(|ms| ms as f64 / 1e3)
+            }),
+        ];
+        for (name, help, read) in of_sources {
+            let view = self.clone();
+            metrics.gauges(name, help, "source", move || {
+                let sources = view.sources.look().sources;
+                sources.into_iter().filter_map(|source| Some((source.name.clone(), read(&source)?))).collect()
+            });
+        }
         metrics.gauges("build_info", "The version that runs.", "version", || {
             vec![(env!("CARGO_PKG_VERSION").to_owned(), 1.0)]
         });
@@ -281,13 +316,18 @@ impl View {
 impl View {
     /// Whether the gateway does its work, and what is wrong.
     pub fn readiness(&self) -> Readiness {
-        let (gate, ledger) = (self.gate(), self.ledger());
+        let (gate, ledger, sources) = (self.gate(), self.ledger(), self.sources.look());
         ready::judge(&ready::Facts {
             mode: gate.mode,
             phase: gate.phase,
             has_job: gate.job.is_some(),
             judged: self.heard.last_template_ms() > 0,
-            source_up: self.heard.source_is_up(),
+            source_up: sources.sources.iter().any(|source| source.leads),
+            sources_well: sources
+                .sources
+                .iter()
+                .all(|source| matches!(source.state, SourceState::Up | SourceState::Starting)),
+            tips_agree: sources.tips_agree,
             ledger_full: ledger.active && self.backlog.get().is_some_and(Backlog::is_refusing),
             backend_up: ledger.backend_up,
             going_down: self.is_going_down(),

@@ -45,7 +45,11 @@ pub(super) struct Facts {
     pub(super) has_job: bool,
     /// A template was judged since the start.
     pub(super) judged: bool,
+    /// A source gives templates.
     pub(super) source_up: bool,
+    /// All of them could.
+    pub(super) sources_well: bool,
+    pub(super) tips_agree: bool,
     pub(super) ledger_full: bool,
     pub(super) backend_up: bool,
     pub(super) going_down: bool,
@@ -63,6 +67,8 @@ pub(super) fn judge(facts: &Facts) -> Readiness {
     ];
     let warnings = [
         (!facts.source_up, Reason::TemplateSourceUnreachable),
+        (facts.source_up && !facts.sources_well, Reason::SourceRedundancyLost),
+        (!facts.tips_agree, Reason::SourceTipsDisagree),
         (serves && facts.phase == Phase::Holding, Reason::PrevhashHeld),
         (serves && !facts.backend_up, Reason::ForwardRetrying),
     ];
@@ -84,6 +90,8 @@ mod tests {
             has_job: true,
             judged: true,
             source_up: true,
+            sources_well: true,
+            tips_agree: true,
             ledger_full: false,
             backend_up: true,
             going_down: false,
@@ -109,6 +117,9 @@ mod tests {
         assert_eq!(troubles(&held), (vec![], vec![Reason::PrevhashHeld, Reason::ForwardRetrying]));
         let away = Facts { source_up: false, ..good() };
         assert_eq!(troubles(&away), (vec![], vec![Reason::TemplateSourceUnreachable]));
+        let backup_away = Facts { sources_well: false, tips_agree: false, ..good() };
+        let warned = vec![Reason::SourceRedundancyLost, Reason::SourceTipsDisagree];
+        assert_eq!(troubles(&backup_away), (vec![], warned));
     }
 
     #[test]

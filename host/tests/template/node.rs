@@ -5,8 +5,8 @@ use bitcoin::{BlockHash, CompactTarget, Network, ScriptBuf, consensus::encode::s
 use reservegrid::{
     reason::Reason,
     template::{
-        ChainTip, CoinbaseSpec, DiscrepancyKind, MempoolState, NextBlock, SourceError, SourceTip, Sourced,
-        SubmitOutcome, Template, TemplateSource,
+        ChainTip, CoinbaseSpec, DiscrepancyKind, MempoolState, NextBlock, Place, SourceError, SourceTip,
+        Sourced, SubmitOutcome, Template, TemplateSource,
         chain::{EmbeddedChain, EmbeddedConfig},
         node::{Auth, NodeConfig, NodeSource},
     },
@@ -25,7 +25,8 @@ fn auth() -> Auth {
 fn config(url: String) -> NodeConfig {
     let coinbase =
         CoinbaseSpec { payout: ScriptBuf::from_bytes(vec![0x51]).into(), tag: "/tests/".to_owned() };
-    NodeConfig { url, auth: auth(), network: Network::Regtest, request_timeout: LONG, coinbase }
+    let (network, zmq_hashblock) = (Network::Regtest, None);
+    NodeConfig { url, auth: auth(), network, request_timeout: LONG, zmq_hashblock, coinbase }
 }
 
 pub(crate) fn source(server: &Server) -> NodeSource {
@@ -85,6 +86,7 @@ pub(crate) fn healthy(request: &Request) -> Reply {
         }),
         "getmininginfo" => json!({ "blocks": 7, "next": { "height": 8, "bits": "207fffff" } }),
         "getmempoolinfo" => json!({ "size": 3, "bytes": 1_000, "total_fee": 0.00012345 }),
+        "getrawmempool" => json!({}),
         method => panic!("nobody asks for {method} here"),
     })
 }
@@ -176,22 +178,28 @@ async fn a_mempool_that_cannot_be_asked_is_unknown_and_stops_nothing() {
 async fn the_tip_and_what_comes_after_it_are_known_without_a_template() {
     let hash: BlockHash = TIP.parse().unwrap();
     let server = Server::start(|request| match request.method.as_str() {
-        "getblockchaininfo" => Reply::Result(
-            json!({ "chain": "regtest", "blocks": 7, "bestblockhash": TIP, "mediantime": 1_700_000_000 }),
-        ),
+        "getblockchaininfo" => Reply::Result(json!({
+            "chain": "regtest", "blocks": 7, "bestblockhash": TIP, "mediantime": 1_700_000_000,
+            "chainwork": format!("{:064x}", 0x1234),
+        })),
         _ => healthy(request),
     });
     let next =
         NextBlock { height: 8, bits: CompactTarget::from_consensus(0x207f_ffff), min_time: 1_700_000_001 };
     let tip = source(&server.await).tip().await.unwrap();
-    assert_eq!(tip, Some(SourceTip { hash, next: Some(next) }));
+    let mut work = [0; 32];
+    work[30..].copy_from_slice(&[0x12, 0x34]);
+    let work = Some(bitcoin::Work::from_be_bytes(work));
+    let place = Place { hash, height: 7, work };
+    assert_eq!(tip, Some(SourceTip { hash, next: Some(next), place: Some(place) }));
 
     // What is not said is not guessed.
     let server = Server::start(|request| match request.method.as_str() {
         "getmininginfo" => Reply::Result(json!({ "blocks": 7 })),
         _ => healthy(request),
     });
-    assert_eq!(source(&server.await).tip().await.unwrap(), Some(SourceTip { hash, next: None }));
+    let place = Some(Place { work: None, ..place });
+    assert_eq!(source(&server.await).tip().await.unwrap(), Some(SourceTip { hash, next: None, place }));
     let nonsense = Server::start(|_| Reply::Result(json!("no chain"))).await;
     assert_error(
         &source(&nonsense).tip().await.unwrap_err(),
@@ -411,6 +419,8 @@ async fn an_answer_that_makes_no_template_is_refused() {
         ("/target", json!("00"), "target has 1 bytes"),
         ("/rules/1", json!("!quantum"), "!quantum"),
         ("/height", json!(0), "height"),
+        ("/vbrequired", json!(0x2000), "vbrequired"),
+        ("/noncerange", json!("00000000000000ff"), "noncerange"),
     ];
     for (pointer, value, word) in bad {
         let error = template_from(changed(&answer, pointer, value)).await.unwrap_err();
@@ -425,7 +435,7 @@ async fn answers_to_a_submitted_block_keep_their_meaning() {
     let block = bitcoin::constants::genesis_block(Network::Regtest);
     let cases = [
         (json!(null), SubmitOutcome::Accepted),
-        (json!("duplicate"), SubmitOutcome::Accepted),
+        (json!("duplicate"), SubmitOutcome::Known),
         (json!("inconclusive"), SubmitOutcome::Rejected("inconclusive".to_owned())),
         (json!("high-hash"), SubmitOutcome::Rejected("high-hash".to_owned())),
         (json!("duplicate-invalid"), SubmitOutcome::Rejected("duplicate-invalid".to_owned())),
@@ -445,5 +455,88 @@ async fn answers_to_a_submitted_block_keep_their_meaning() {
         let server = Server::start(move |_| Reply::Http(status, fault.to_owned())).await;
         let error = source(&server).submit_block(&block).await.unwrap_err();
         assert_error(&error, Reason::TemplateSourceRefused, &["Block decode failed"]);
+    }
+}
+
+#[tokio::test]
+async fn the_name_that_the_node_gives_its_work_comes_back_with_the_block() {
+    let mut answer = answers(1).await.remove(0);
+    answer["workid"] = json!("work 7");
+    let tip = answer["previousblockhash"].as_str().unwrap().parse().unwrap();
+    let mut server = Server::start(move |request| match request.method.as_str() {
+        "getblocktemplate" => Reply::Result(answer.clone()),
+        "submitblock" => Reply::Result(json!(null)),
+        _ => healthy(request),
+    })
+    .await;
+    let source = source(&server);
+    source.next_template(None, LONG).await.unwrap();
+    let mut block = bitcoin::constants::genesis_block(Network::Regtest);
+    block.header.prev_blockhash = tip;
+    source.submit_block(&block).await.unwrap();
+    let submitted = server.saw("submitblock").await;
+    assert_eq!(submitted.params, json!([serialize_hex(&block), { "workid": "work 7" }]));
+}
+
+#[tokio::test]
+async fn a_template_whose_height_does_not_follow_its_tip_is_refused() {
+    let answer = answers(1).await.remove(0);
+    let (tip, height) = (answer["previousblockhash"].clone(), answer["height"].as_u64().unwrap());
+    let server = Server::start(move |request| match request.method.as_str() {
+        "getblocktemplate" => Reply::Result(answer.clone()),
+        "getblockchaininfo" => {
+            Reply::Result(json!({ "chain": "regtest", "blocks": height + 6, "bestblockhash": tip }))
+        }
+        _ => healthy(request),
+    });
+    let error = source(&server.await).next_template(None, LONG).await.unwrap_err();
+    assert_error(&error, Reason::TemplateSourceInvalid, &["height", "the tip that it builds on is at"]);
+}
+
+#[tokio::test]
+async fn a_proposal_is_answered_with_the_words_of_the_node_or_with_nothing_to_object() {
+    let block = bitcoin::constants::genesis_block(Network::Regtest);
+    for (answer, meaning) in
+        [(json!(null), Ok(())), (json!("bad-cb-amount"), Err("bad-cb-amount".to_owned()))]
+    {
+        let mut server = Server::start(move |_| Reply::Result(answer.clone())).await;
+        assert_eq!(source(&server).propose(&block).await.unwrap(), Some(meaning));
+        let asked = server.saw("getblocktemplate").await;
+        assert_eq!(
+            (&asked.params[0]["mode"], &asked.params[0]["data"]),
+            (&json!("proposal"), &json!(serialize_hex(&block)))
+        );
+    }
+}
+
+#[tokio::test]
+async fn fee_rates_come_from_the_listing_of_a_small_mempool_and_the_histogram_of_a_large_one() {
+    for (size, p50) in [(3, 2_000), (70_000, 9_000)] {
+        let answer = answers(1).await.remove(0);
+        let server = Server::start(move |request| match request.method.as_str() {
+            "getblocktemplate" => Reply::Result(answer.clone()),
+            "getmempoolinfo" if request.params == json!([]) => {
+                Reply::Result(json!({ "size": size, "bytes": 1_000, "total_fee": 0.00012345 }))
+            }
+            "getmempoolinfo" => {
+                Reply::Result(json!({ "fee_histogram": { "9": { "sizes": 100, "fees": 900 } } }))
+            }
+            "getrawmempool" if size < 10 => {
+                Reply::Result(json!({ "aa": { "vsize": 100, "fees": { "base": 0.00000200 } } }))
+            }
+            "getrawmempool" => panic!("a large mempool is not listed"),
+            _ => healthy(request),
+        })
+        .await;
+        let source = source(&server);
+        // They are asked for beside the templates, and there with one of the next.
+        let rates = loop {
+            let sourced = source.next_template(None, LONG).await.unwrap().unwrap();
+            assert!(sourced.context.mempool_age_ms.is_some());
+            if let Some(rates) = sourced.context.fee_rates {
+                break rates;
+            }
+        };
+        assert_eq!(rates.p50, p50);
     }
 }

@@ -21,6 +21,7 @@ fn full_context() -> Context {
         mempool: Some(MempoolState { transaction_count: 1, total_vsize: 2, total_fees: u64::MAX }),
         fee_rates: Some(FeeRatePercentiles { p10: 1, p25: 2, p50: 3, p75: 4, p90: 5 }),
         best_template_value: Some(312_500_000),
+        mempool_age_ms: Some(4_200),
         known: Some([true, false, true].into()),
     }
 }
@@ -181,6 +182,7 @@ fn context() -> impl Strategy<Value = Context> {
         }),
         fee_rates: rates.map(|[p10, p25, p50, p75, p90]| FeeRatePercentiles { p10, p25, p50, p75, p90 }),
         best_template_value,
+        mempool_age_ms: best_template_value.map(|value| value / 7),
         known: known.map(Into::into),
     })
 }

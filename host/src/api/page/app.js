@@ -4,7 +4,8 @@ import { Refused, follow, request } from "/page/gateway.js";
 import { bars, lines } from "/page/charts.js";
 
 const EVENTS = [
-  "gateway_started", "gateway_stopped", "source_up", "source_down", "source_stale", "template_judged",
+  "gateway_started", "gateway_stopped", "source_up", "source_down", "source_stale", "source_leads",
+  "source_tips", "template_judged",
   "policy_set_swapped", "policy_set_unchanged", "policy_set_rolled_back", "policy_swap_refused",
   "config_reloaded", "config_restart_needed", "work_released", "tip_changed", "tip_served", "gate_held", "gate_resumed",
   "gate_expired", "mode_changed", "work_failed", "forward_status", "ledger_failed", "block_found",
@@ -111,9 +112,13 @@ function words(step) {
     case "gate_resumed": return [`Work resumed, held ${age(step.held_ms)}`, "good"];
     case "gate_expired": return [`Miners disconnected: ${step.reason}`, "bad"];
     case "mode_changed": return [`Mode ${step.from} → ${step.to}`, "info"];
-    case "source_up": return [`${step.source} answers`, "good"];
-    case "source_down": return [`Source: ${step.reason}: ${step.detail}`, "bad"];
-    case "source_stale": return ["The source is silent", "bad"];
+    case "source_up": return [`Source ${step.source} answers: ${step.address}`, "good"];
+    case "source_down": return [`Source ${step.source}: ${step.reason}: ${step.detail}`, "bad"];
+    case "source_stale": return [`Source ${step.source} is silent`, "bad"];
+    case "source_leads": return step.source === null
+      ? [`No source can be relied on; ${step.from} gave the templates before`, "bad"]
+      : [`Templates from ${step.source}${step.from === null ? "" : `, before from ${step.from}`}: ${step.reason}`, step.reason === "source_failed_over" || step.reason === "source_behind" ? "warn" : "good"];
+    case "source_tips": return [`Sources ${step.reason === "source_tips_agree" ? "agree" : "disagree"}: ${step.tips.map((t) => `${t.source} at ${t.height.toLocaleString("en")} ${tip(t.tip)}`).join(", ")}`, step.reason === "source_tips_agree" ? "good" : "bad"];
     case "policy_set_swapped": return [`Policies swapped (${step.trigger}): ${step.policies.join(", ")}`, "info"];
     case "policy_set_rolled_back": return [`Policies rolled back: ${step.policies.join(", ")}`, "info"];
     case "policy_set_unchanged": return ["Policies are the same as before", ""];
@@ -366,7 +371,7 @@ function hear(name, record) {
   if (name === "template_judged" && !record.verdict.accepted) {
     notice(`Template at ${count(record.height)} ${record.enforced === "refused" ? "rejected" : "judged"}: ${record.verdict.reason_code}`);
   }
-  if (["gate_held", "gate_expired", "block_found", "source_stale"].includes(name)) notice(words(record)[0]);
+  if (["gate_held", "gate_expired", "block_found", "source_stale", "source_leads"].includes(name)) notice(words(record)[0]);
   if (name.startsWith("policy_set")) lookPolicies();
   if (name !== "template_judged") look().catch(() => {});
 }

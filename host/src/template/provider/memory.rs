@@ -70,7 +70,11 @@ impl Memory {
         keep(&mut self.tips, (tip.hash, height), MAX_TIPS);
         self.highest = self.highest.max(height);
         let next = NextBlock { height: offer.height, bits: tip.bits, min_time: tip.time };
-        self.tip = Some(SourceTip { hash: tip.hash, next: Some(next) });
+        self.tip = Some(SourceTip {
+            hash: tip.hash,
+            next: Some(next),
+            place: Some(Place { hash: tip.hash, height, work: None }),
+        });
         Ok(height)
     }
 

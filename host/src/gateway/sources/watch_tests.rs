@@ -2,7 +2,10 @@
 //! The watcher in front of a source that says what a test likes.
 
 use super::*;
-use crate::{event, template::SubmitOutcome};
+use crate::{
+    event,
+    template::{SourceTip, Sourced, SubmitOutcome},
+};
 use async_trait::async_trait;
 use bitcoin::{Block, BlockHash, hashes::Hash};
 use std::{future::pending, sync::Mutex};
@@ -32,7 +35,7 @@ impl TemplateSource for Failing {
     }
 
     async fn tip(&self) -> Result<Option<SourceTip>, SourceError> {
-        Ok(self.tip.map(|hash| SourceTip { hash, next: None }))
+        Ok(self.tip.map(SourceTip::named))
     }
 
     async fn submit_block(&self, _: &Block) -> Result<SubmitOutcome, SourceError> {
@@ -40,31 +43,35 @@ impl TemplateSource for Failing {
     }
 }
 
-/// What the watcher has to say first about a source that fails so; the source is silent after that and
-/// therefore stale soon.
-async fn first_news(reason: Reason, tip: Option<BlockHash>) -> News {
+/// What the watcher has to say about a source that fails so, up to and with what follows the failure; the
+/// source is silent after that and therefore stale soon.
+async fn said(reason: Reason, tip: Option<BlockHash>) -> Heard {
     let (events, _writer) = event::start(None, None).unwrap();
-    let (news, mut heard) = mpsc::channel(1);
-    let (_running, down) = watch::channel(false);
+    let (told, mut heard) = mpsc::channel(1);
     let watcher = Watcher {
+        index: 3,
+        name: "main".into(),
         source: Arc::new(Failing { first: Mutex::new(Some(reason)), tip }),
-        stale_after: watch::channel(Duration::from_millis(1_500)).1,
-        news,
+        stale_after: tokio::sync::watch::channel(Duration::from_millis(1_500)).1,
+        refresh: Duration::from_secs(30),
+        told,
         ask: Arc::default(),
         events,
     };
-    let watching = tokio::spawn(watcher.run(down));
+    let watching = tokio::spawn(watcher.run());
     let first = heard.recv().await.unwrap();
+    assert!(matches!(first.heard, Heard::Failed(said, _) if said == reason) && first.source == 3);
+    let second = heard.recv().await.unwrap().heard;
     watching.abort();
-    first
+    second
 }
 
 #[tokio::test]
 async fn a_source_whose_template_cannot_be_used_is_asked_for_its_tip() {
     let tip = BlockHash::from_byte_array([7; 32]);
     for reason in [Reason::TemplateSourceInvalid, Reason::TemplateUndecodable] {
-        let News::Tip(told) = first_news(reason, Some(tip)).await else { panic!("{reason}: no tip") };
-        assert_eq!(told, SourceTip { hash: tip, next: None });
+        let Heard::Tip(told) = said(reason, Some(tip)).await else { panic!("{reason}: no tip") };
+        assert_eq!(told, SourceTip::named(tip));
     }
 }
 
@@ -72,6 +79,6 @@ async fn a_source_whose_template_cannot_be_used_is_asked_for_its_tip() {
 async fn a_source_that_is_away_or_does_not_know_its_tip_is_only_missing() {
     let tip = Some(BlockHash::from_byte_array([7; 32]));
     for (reason, tip) in [(Reason::TemplateSourceUnreachable, tip), (Reason::TemplateSourceInvalid, None)] {
-        assert!(matches!(first_news(reason, tip).await, News::Stale), "{reason}");
+        assert!(matches!(said(reason, tip).await, Heard::Silent), "{reason}");
     }
 }

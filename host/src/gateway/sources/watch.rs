@@ -1,14 +1,15 @@
-//! Asks the template source for news, again and again: backoff when it fails, a word when it is silent.
+//! Asks one template source for news, again and again: backoff when it fails, a word when it is silent.
 
+use super::{Heard, Told};
 use crate::{
     event::{Event, Events, schema::SourceDown},
     reason::Reason,
-    template::{SourceError, SourceTip, Sourced, TemplateDigest, TemplateSource},
+    template::{SourceError, TemplateDigest, TemplateSource},
 };
 use bitcoin::secp256k1::rand::{Rng, thread_rng};
 use std::{sync::Arc, time::Duration};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, watch as signal},
     time::{Instant, sleep_until},
 };
 
@@ -16,52 +17,35 @@ const BACKOFF_FIRST: Duration = Duration::from_millis(250);
 const BACKOFF_MAX: Duration = Duration::from_secs(15);
 /// For a source that answers, but with nothing that can be used: its tip is worth knowing soon.
 const BACKOFF_ALIVE: Duration = Duration::from_secs(1);
-/// How long one wait for news lasts before the current template is fetched afresh, which shows that
-/// the source is alive and brings its time up to date.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// From being asked for another template to fetching it, unless the source speaks first.
 const ASK_PAUSE: Duration = Duration::from_millis(200);
 
-/// What the source has to say.
-pub(super) enum News {
-    /// A template.
-    Template(Box<Sourced>),
-    /// The tip of the chain, from a source whose template cannot be used.
-    Tip(SourceTip),
-    /// Nothing for longer than allowed.
-    Stale,
-}
-
 pub(super) struct Watcher {
+    /// Its number among the sources.
+    pub(super) index: usize,
+    /// What the operator calls it.
+    pub(super) name: String,
     pub(super) source: Arc<dyn TemplateSource>,
     /// How long the source may give nothing new.
-    pub(super) stale_after: watch::Receiver<Duration>,
-    pub(super) news: mpsc::Sender<News>,
-    /// Rung when the gate wants another template, or a block was just accepted.
+    pub(super) stale_after: signal::Receiver<Duration>,
+    /// How long one wait for news lasts before the current template is fetched afresh, which shows that the
+    /// source is alive, and what its fees are by now.
+    pub(super) refresh: Duration,
+    pub(super) told: mpsc::Sender<Told>,
+    /// Rung when another template is wanted.
     pub(super) ask: Arc<Notify>,
     pub(super) events: Events,
 }
 
 impl Watcher {
-    /// Runs until shutdown.
-    pub(super) async fn run(self, mut down: watch::Receiver<bool>) {
-        tokio::select! {
-            _ = down.wait_for(|down| *down) => {}
-            () = self.watch() => {}
-        }
-    }
-
-    fn stale_after(&self) -> Duration {
-        *self.stale_after.borrow()
-    }
-
-    async fn watch(&self) {
+    /// Runs until nobody listens any more.
+    pub(super) async fn run(self) {
         let mut after: Option<TemplateDigest> = None;
         let mut backoff = BACKOFF_FIRST;
         let mut up = false;
         let mut stale_at = Some(Instant::now() + self.stale_after());
         loop {
-            let next = self.source.next_template(after, PATIENCE.min(self.stale_after() / 3));
+            let next = self.source.next_template(after, self.refresh.min(self.stale_after() / 3));
             tokio::pin!(next);
             let mut refetch_at: Option<Instant> = None;
             let outcome = loop {
@@ -71,7 +55,7 @@ impl Watcher {
                     outcome = &mut next => break Some(outcome),
                     () = stale, if stale_at.is_some() => {
                         stale_at = None;
-                        if self.news.send(News::Stale).await.is_err() {
+                        if !self.silent().await {
                             return;
                         }
                     }
@@ -88,12 +72,13 @@ impl Watcher {
                 Some(Ok(Some(sourced))) => {
                     if !up {
                         up = true;
-                        self.events.emit(Event::SourceUp { source: self.source.name() });
+                        let (source, address) = (self.name.clone(), self.source.name());
+                        self.events.emit(Event::SourceUp { source, address });
                     }
                     backoff = BACKOFF_FIRST;
                     stale_at = Some(Instant::now() + self.stale_after());
                     after = Some(sourced.template.digest);
-                    if self.news.send(News::Template(Box::new(sourced))).await.is_err() {
+                    if !self.tell(Heard::Template(Box::new(sourced))).await {
                         return;
                     }
                 }
@@ -104,8 +89,12 @@ impl Watcher {
                     let wait = if alive { backoff.min(BACKOFF_ALIVE) } else { backoff };
                     let wait = wait.mul_f64(thread_rng().gen_range(0.75..1.0));
                     backoff = (backoff * 2).min(BACKOFF_MAX);
+                    if !self.tell(Heard::Failed(error.reason, error.detail.clone())).await {
+                        return;
+                    }
                     self.events.emit(Event::SourceDown(SourceDown {
-                        source: self.source.name(),
+                        source: self.name.clone(),
+                        address: self.source.name(),
                         reason: error.reason,
                         detail: error.detail,
                         retry_in_ms: wait.as_millis() as u64,
@@ -119,11 +108,26 @@ impl Watcher {
         }
     }
 
+    fn stale_after(&self) -> Duration {
+        *self.stale_after.borrow()
+    }
+
+    /// False when nobody listens any more.
+    async fn tell(&self, heard: Heard) -> bool {
+        self.told.send(Told { source: self.index, heard }).await.is_ok()
+    }
+
+    async fn silent(&self) -> bool {
+        let (source, reason) = (self.name.clone(), Reason::TemplateSourceStale);
+        self.events.emit(Event::SourceStale { source, reason });
+        self.tell(Heard::Silent).await
+    }
+
     /// There is no usable template; on which tip there is none matters all the same.
     async fn tell_tip(&self) {
         match self.source.tip().await {
             Ok(Some(tip)) => {
-                let _ = self.news.send(News::Tip(tip)).await;
+                self.tell(Heard::Tip(tip)).await;
             }
             Ok(None) => {}
             Err(error) => tracing::debug!(%error, "the tip is not known"),
@@ -138,7 +142,7 @@ impl Watcher {
         {
             sleep_until(at).await;
             *stale_at = None;
-            let _ = self.news.send(News::Stale).await;
+            self.silent().await;
         }
         sleep_until(end).await;
     }
@@ -157,5 +161,5 @@ fn is_alive(error: &SourceError) -> bool {
 }
 
 #[cfg(test)]
-#[path = "source_tests.rs"]
+#[path = "watch_tests.rs"]
 mod tests;
