@@ -1,7 +1,10 @@
 //! What must be there, and what may not stand together.
 
 use super::*;
-use crate::config::tests::{GOOD, SECRETS, faults, parse};
+use crate::config::{
+    Switch,
+    tests::{GOOD, SECRETS, faults, parse},
+};
 
 #[test]
 fn two_policies_of_one_name_are_a_fault() {
