@@ -379,8 +379,8 @@ async fn help_names_the_exit_codes_and_shells_get_their_completions() -> Result<
         ensure!(script.code == Some(0) && whole, "{shell}: {}", script.stdout);
     }
     for (name, value, said) in [
-        ("RESERVEGRID_LOG", "warn,[", "RESERVEGRID_LOG: \"warn,[\" names no levels"),
-        ("RESERVEGRID_LOG_FORMAT", "xml", "RESERVEGRID_LOG_FORMAT: \"xml\" is no format; write text or json"),
+        ("RESERVEGRID_LOG", "warn,[", "RESERVEGRID_LOG: [log] levels: \"warn,[\" names no levels"),
+        ("RESERVEGRID_LOG_FORMAT", "xml", "RESERVEGRID_LOG_FORMAT: [log] format: \"xml\" is not a choice"),
     ] {
         let ended = run(folder.path(), &["reasons"], &[(name, value)]).await?;
         ensure!(

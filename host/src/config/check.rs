@@ -73,8 +73,14 @@ pub(super) fn bearer_token(token: &Option<Secret>) -> Result<(), String> {
 }
 
 pub(super) fn log_levels(levels: &String) -> Result<(), String> {
-    let named = tracing_subscriber::EnvFilter::try_new(levels);
-    named.map(|_| ()).map_err(|_| "names no levels; write e.g. warn,reservegrid::miner=debug".into())
+    // A word that is no level would be a part of which everything is logged, and nothing else.
+    let words = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |part: &str| part.contains('=') || words.contains(&part.trim().to_lowercase().as_str());
+    if levels.split(',').all(known) && tracing_subscriber::EnvFilter::try_new(levels).is_ok() {
+        Ok(())
+    } else {
+        Err("names no levels; write e.g. warn,reservegrid::miner=debug".into())
+    }
 }
 
 pub(super) fn authority_key(secret: &Secret) -> Result<(), String> {
