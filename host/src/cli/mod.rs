@@ -7,6 +7,7 @@ use std::{
 
 pub(crate) mod ledger;
 pub(crate) mod policy;
+mod progress;
 
 /// Writes lines to standard output. Whoever reads them and has seen enough (`| head`) is no fault.
 pub(crate) fn say(lines: impl Display) -> io::Result<()> {
