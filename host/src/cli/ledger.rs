@@ -1,15 +1,16 @@
 //! `reservegrid ledger ...`: the arguments, and what becomes of the results.
 
-use super::policy::Format;
+use super::{policy::Format, progress::Progress};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use reservegrid::{
     author::InputFault,
     ledger::{
         chain::Keys,
-        corrupt::Corruption,
+        corrupt::{Checked, Corruption},
         export,
-        read::Ledger,
+        read::{Ledger, Watch},
+        repair::Repair,
         stats::{By, stats},
         verify::verify,
     },
@@ -30,6 +31,22 @@ pub(crate) enum LedgerCommand {
         /// Fail as well when a share has no result yet
         #[arg(long)]
         complete: bool,
+        /// How to print
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+    },
+    /// Give a ledger a new head where the old one is lost, or where records before it are
+    ///
+    /// Checks everything that is there, says what is lost and what cannot be proved any more, and writes nothing
+    /// without --write. Records are never changed: where the chain is broken it names the place and ends.
+    /// No gateway may be at work in the folder. Exit code 0 when there is nothing to repair or it was
+    /// repaired, 1 when a repair is needed or not possible, 64 when there is no ledger or no key.
+    Repair {
+        #[command(flatten)]
+        place: Place,
+        /// Write the new head; the old one, and what was found, are kept beside it
+        #[arg(long)]
+        write: bool,
         /// How to print
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
@@ -84,7 +101,11 @@ pub(crate) enum Dimension {
 }
 
 impl Place {
-    fn open(&self) -> Result<std::result::Result<Ledger, Box<Corruption>>> {
+    fn open(&self, watch: Watch) -> Result<Checked<Ledger>> {
+        Ok(Ledger::open(&self.folder, self.keys()?).map(|ledger| ledger.watched(Some(watch))))
+    }
+
+    fn keys(&self) -> Result<Keys> {
         let folder = &self.folder;
         if !folder.is_dir() {
             return Err(InputFault(format!("{}: there is no such folder", folder.display())).into());
@@ -95,31 +116,36 @@ impl Place {
             (None, Err(_)) => Keys::of_folder(folder, false)
                 .map_err(|error| format!("{error}; give the ledger's keys with --key-file or in {KEY}")),
         };
-        Ok(Ledger::open(folder, keys.map_err(InputFault)?))
+        Ok(keys.map_err(InputFault)?)
     }
 }
 
 impl LedgerCommand {
     /// Runs the command. The error is for what cannot be used or failed; the code for the result.
     pub(crate) fn execute(self) -> Result<ExitCode> {
+        let progress = Progress::new();
         match self {
             Self::Verify { place, complete, format } => {
-                let report = match place.open()?.and_then(|ledger| verify(&ledger)) {
+                let checked = place.open(progress.watch())?.and_then(|ledger| verify(&ledger));
+                progress.end();
+                let report = match checked {
                     Ok(report) => report,
-                    Err(corruption) => {
-                        match format {
-                            Format::Text => println!("FAULT {}: {corruption}", corruption.problem.code()),
-                            Format::Json => println!("{}", fault(&corruption)),
-                        }
-                        return Ok(ExitCode::FAILURE);
-                    }
+                    Err(corruption) => return refused(&corruption, format),
                 };
                 super::policy::print(&report, format)?;
                 let enough = !complete || report.open == 0;
                 Ok(if enough { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
+            Self::Repair { place, write, format } => {
+                let looked = Repair::look(&place.folder, place.keys()?, Some(progress.watch()));
+                progress.end();
+                match looked {
+                    Ok(repair) => mend(&repair, write, format),
+                    Err(corruption) => refused(&corruption, format),
+                }
+            }
             Self::Export { place, format, out } => {
-                let ledger = place.open()??;
+                let ledger = place.open(progress.watch())??;
                 match out {
                     Some(path) => {
                         let file = File::create(&path).with_context(|| path.display().to_string())?;
@@ -136,11 +162,37 @@ impl LedgerCommand {
                     channel: has(Dimension::Channel),
                     hour: has(Dimension::Hour),
                 };
-                super::policy::print(&stats(&place.open()??, by)?, format)?;
+                let sums = stats(&place.open(progress.watch())??, by)?;
+                progress.end();
+                super::policy::print(&sums, format)?;
                 Ok(ExitCode::SUCCESS)
             }
         }
     }
+}
+
+/// Says what was found, and repairs it when that is wanted.
+fn mend(repair: &Repair, write: bool, format: Format) -> Result<ExitCode> {
+    super::policy::print(&repair.findings, format)?;
+    if repair.findings.fault.is_none() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !write {
+        eprintln!("nothing was written; run it again with --write to go on with what is there");
+        return Ok(ExitCode::FAILURE);
+    }
+    for file in repair.write()? {
+        eprintln!("written: {}", file.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refused(corruption: &Corruption, format: Format) -> Result<ExitCode> {
+    match format {
+        Format::Text => super::say(format_args!("FAULT {}: {corruption}", corruption.problem.code()))?,
+        Format::Json => super::say(fault(corruption))?,
+    }
+    Ok(ExitCode::FAILURE)
 }
 
 fn write(ledger: &Ledger, format: ExportFormat, out: impl io::Write + Send) -> Result<()> {

@@ -7,6 +7,7 @@ use std::{
 
 pub(crate) mod ledger;
 pub(crate) mod policy;
+mod progress;
 pub(crate) mod record;
 mod steps;
 

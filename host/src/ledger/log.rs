@@ -91,7 +91,8 @@ impl Log {
             Some(keys) => keys,
             None => Keys::of_folder(folder, true).map_err(in_context)?,
         };
-        let found = recover::find(folder, &keys).map_err(|corruption| recover::refusal(&corruption))?;
+        let found =
+            recover::find(folder, &keys).map_err(|corruption| recover::refusal(folder, &corruption))?;
         let Found { base, end, settled, cut } = match found {
             Some(found) => found,
             None => recover::begin(folder, &keys).map_err(in_context)?,
@@ -289,7 +290,8 @@ impl Log {
     }
 }
 
-fn lock(folder: &Path) -> io::Result<File> {
+/// Makes a folder this process's own, for as long as the file lives.
+pub(super) fn lock(folder: &Path) -> io::Result<File> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(LOCK))?;
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => {
@@ -320,4 +322,4 @@ fn refuse_former(folder: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 #[path = "log_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 const KEY: &str = "the key of the ledger";
 
-fn keys() -> Keys {
+pub(in super::super) fn keys() -> Keys {
     Keys::parse(KEY).unwrap()
 }
 
@@ -26,11 +26,11 @@ fn config(folder: &TempDir, segment_size: u64) -> LogConfig {
     LogConfig { folder: folder.path().to_owned(), segment_size, keep }
 }
 
-fn open(folder: &TempDir) -> io::Result<Opened> {
+pub(in super::super) fn open(folder: &TempDir) -> io::Result<Opened> {
     Log::open(config(folder, 1 << 30), Some(keys()), Fault::None)
 }
 
-fn refused(folder: &TempDir) -> String {
+pub(in super::super) fn refused(folder: &TempDir) -> String {
     open(folder).err().expect("the log opens").to_string()
 }
 
@@ -41,7 +41,7 @@ fn push_share(log: &mut Log) -> u64 {
     number
 }
 
-fn push_result(log: &mut Log, settled: &mut Settled, share: u64) {
+pub(in super::super) fn push_result(log: &mut Log, settled: &mut Settled, share: u64) {
     let record = Forwarded {
         time_ms: 1,
         share,
@@ -55,7 +55,7 @@ fn push_result(log: &mut Log, settled: &mut Settled, share: u64) {
 }
 
 /// Shares in groups of ten, each with its head, as a gateway would write them that then ends.
-fn filled(folder: &TempDir, segment_size: u64, groups: u64) -> (Log, Settled) {
+pub(in super::super) fn filled(folder: &TempDir, segment_size: u64, groups: u64) -> (Log, Settled) {
     let Opened { mut log, settled, .. } =
         Log::open(config(folder, segment_size), Some(keys()), Fault::None).unwrap();
     for _ in 0..groups {
@@ -67,12 +67,12 @@ fn filled(folder: &TempDir, segment_size: u64, groups: u64) -> (Log, Settled) {
     (log, settled)
 }
 
-fn checked(folder: &TempDir) -> Result<super::super::verify::Report, Box<Corruption>> {
+pub(in super::super) fn checked(folder: &TempDir) -> Result<super::super::verify::Report, Box<Corruption>> {
     Ledger::open(folder.path(), keys()).and_then(|ledger| verify(&ledger))
 }
 
 /// Where each record of the first segment begins and ends.
-fn records(folder: &TempDir) -> Vec<(u64, u64)> {
+pub(in super::super) fn records(folder: &TempDir) -> Vec<(u64, u64)> {
     let mut segment = Segment::open(folder.path(), 1, &keys()).unwrap();
     let limit = segment.length().unwrap();
     let mut records = Vec::new();
@@ -82,7 +82,7 @@ fn records(folder: &TempDir) -> Vec<(u64, u64)> {
     records
 }
 
-fn change(folder: &TempDir, with: impl FnOnce(&mut Vec<u8>)) {
+pub(in super::super) fn change(folder: &TempDir, with: impl FnOnce(&mut Vec<u8>)) {
     let path = segment::path(folder.path(), 1);
     let mut bytes = fs::read(&path).unwrap();
     with(&mut bytes);

@@ -15,7 +15,8 @@
 //! - `writer`: the thread that owns it; [`settle`]: which shares have their result; [`fault`]: faults for tests
 //! - [`feed`]: shares back from the log; [`schedule`]: when they are sent; [`forward`]: how; [`answer`]: what
 //!   the backend said; [`sign`], [`secret`]: the signature and its key
-//! - [`read`]: a ledger for those who look at it; [`verify`], [`export`], [`stats`]: what they do with it
+//! - [`read`]: a ledger for those who look at it; [`verify`], [`export`], [`stats`]: what they do with it; [`repair`]:
+//!   a new head where that is lost
 
 pub mod answer;
 pub mod chain;
@@ -30,6 +31,7 @@ pub mod log;
 pub mod read;
 pub mod record;
 mod recover;
+pub mod repair;
 pub mod schedule;
 pub mod secret;
 pub mod segment;

@@ -11,16 +11,35 @@ use super::{
     record::Record,
     segment::{self, Position, Segment},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Is told how far a reading is: bytes read, bytes in all.
+pub type Watch = Arc<dyn Fn(u64, u64) + Send + Sync>;
 
 /// What stands before the records.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ledger {
     folder: PathBuf,
     keys: Keys,
     head: Head,
     last: u64,
     in_use: bool,
+    /// What stands behind the head is not read.
+    to_head: bool,
+    watch: Option<Watch>,
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger")
+            .field("folder", &self.folder)
+            .field("head", &self.head)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A record and where it stands.
@@ -43,6 +62,9 @@ impl Entry<'_> {
 }
 
 impl Ledger {
+    /// Records between two words about how far it is.
+    pub(super) const WATCHED_EVERY: u64 = 1 << 14;
+
     /// Opens a ledger for reading.
     ///
     /// # Errors
@@ -56,7 +78,19 @@ impl Ledger {
             .map_err(|error| Corruption::of_file(folder, Problem::Io(error.to_string())))?;
         let written = numbers.last().copied().unwrap_or_default().max(head.end.segment);
         let last = if in_use { head.end.segment } else { written };
-        Ok(Self { folder: folder.to_owned(), keys, head, last, in_use })
+        Ok(Self { folder: folder.to_owned(), keys, head, last, in_use, to_head: in_use, watch: None })
+    }
+
+    /// A ledger up to a head that it could have.
+    pub(super) fn up_to(folder: &Path, keys: Keys, head: Head) -> Self {
+        let last = head.end.segment;
+        Self { folder: folder.to_owned(), keys, head, last, in_use: false, to_head: true, watch: None }
+    }
+
+    /// The same; somebody is told how far each reading is.
+    #[must_use]
+    pub fn watched(self, watch: Option<Watch>) -> Self {
+        Self { watch, ..self }
     }
 
     /// Whether a gateway is at work in it.
@@ -84,6 +118,7 @@ impl Ledger {
     ) -> Result<Position, E> {
         let mut passed = false;
         let mut before: Option<Position> = None;
+        let (total, mut read) = (segment::size(&self.folder, self.head.base..=self.last), 0);
         for number in self.head.base..=self.last {
             let mut segment = Segment::open(&self.folder, number, &self.keys)
                 .map_err(|corruption| self.removed(corruption))?;
@@ -92,13 +127,20 @@ impl Ledger {
             }
             let path = segment.path().to_owned();
             let limit =
-                if self.in_use && number == self.last { self.head.end.offset } else { segment.length()? };
+                if self.to_head && number == self.last { self.head.end.offset } else { segment.length()? };
             loop {
                 passed |= segment.position() == self.head.end;
                 let at = match segment.next(limit) {
                     Ok(None) => break,
                     Ok(Some(found)) => match Record::decode(found.body) {
                         Some(record) => {
+                            if let Some(watch) = self
+                                .watch
+                                .as_ref()
+                                .filter(|_| found.at.record.is_multiple_of(Self::WATCHED_EVERY))
+                            {
+                                watch(read + found.at.offset, total);
+                            }
                             visit(Entry { record, at: found.at, segment: &path })?;
                             continue;
                         }
@@ -109,6 +151,7 @@ impl Ledger {
                 segment.seek(at);
                 return Err(segment.here(Problem::Unreadable).into());
             }
+            read += limit;
             before = Some(segment.position());
         }
         let end = before.unwrap_or_default();

@@ -24,13 +24,15 @@ pub(super) struct Found {
     pub(super) cut: Option<String>,
 }
 
-pub(super) fn refusal(corruption: &Corruption) -> io::Error {
+pub(super) fn refusal(folder: &Path, corruption: &Corruption) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidData,
         format!(
             "the share ledger is not as it was written, so the gateway does not start: {corruption}. Bring the \
-             folder back from a backup; or move it away, so that the gateway begins a new one, and settle its \
-             open shares by hand (`reservegrid ledger verify` and `export` read it)"
+             folder back from a backup; or see what `reservegrid ledger repair {}` can prove of it, which can write a \
+             new head when the head or the last records are missing; or move it away, so that the gateway begins a \
+             new one, and settle its open shares by hand (`reservegrid ledger verify` and `export` read it)",
+            folder.display()
         ),
     )
 }
@@ -91,11 +93,7 @@ pub(super) fn find(folder: &Path, keys: &Keys) -> Checked<Option<Found>> {
                     }
                 }
                 Err(corruption) => {
-                    let torn = is_last
-                        && passed
-                        && matches!(corruption.problem, Problem::Changed | Problem::CutShort)
-                        && !goes_on(&segment, limit);
-                    if !torn {
+                    if !(is_last && passed && may_be_torn(&corruption, &segment, limit)) {
                         return Err(corruption.examined(&segment, limit));
                     }
                     let end = segment.position();
@@ -121,6 +119,11 @@ pub(super) fn find(folder: &Path, keys: &Keys) -> Checked<Option<Found>> {
         segment = Segment::open(folder, end.segment + 1, keys)?;
         segment.check_follows(&end)?;
     }
+}
+
+/// Whether a fault at the end of the last segment may be a write that was cut short.
+pub(super) fn may_be_torn(corruption: &Corruption, segment: &Segment, limit: u64) -> bool {
+    matches!(corruption.problem, Problem::Changed | Problem::CutShort) && !goes_on(segment, limit)
 }
 
 /// Whether a record that belongs to the chain stands behind the place where it breaks: then it is no write

@@ -12,6 +12,7 @@ use crate::event::unix_ms;
 use std::{
     fs::{self, File},
     io::{self, Write},
+    ops::RangeInclusive,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
@@ -60,6 +61,12 @@ pub fn list(folder: &Path) -> io::Result<Vec<u64>> {
     }
     numbers.sort_unstable();
     Ok(numbers)
+}
+
+/// Bytes of these segments, as far as they are there.
+pub fn size(folder: &Path, mut numbers: RangeInclusive<u64>) -> u64 {
+    let length = |number| fs::metadata(path(folder, number)).map_or(0, |data| data.len());
+    numbers.by_ref().map(length).sum()
 }
 
 /// Makes the segment that follows `at` and gives where its first record will stand.

@@ -1,9 +1,9 @@
 //! Disks that are full, fail, or cannot be written; files that were touched; clocks that go back.
 
 use super::miner::{Miner, config};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use reservegrid_tests::{
-    account::{check_every_share_has_one_result, ledger_records, verified},
+    account::{check_every_share_has_one_result, ledger, ledger_records, verified},
     backend::Backend,
     gateway::{DEADLINE, Gateway, GatewayConfig},
 };
@@ -124,6 +124,65 @@ async fn a_torn_last_record_is_cut_off_with_an_event_and_a_changed_one_keeps_it_
     ensure!(said.contains("0000000001.rgl: the file is missing"), "{said}");
     fs::write(&path, &whole)?;
     ensure!(Gateway::start(&config).await?.stop().await?.success());
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_its_head_it_does_not_start_until_a_repair_says_what_cannot_be_proved_and_nothing_is_paid_twice()
+-> Result<()> {
+    let backend = Backend::start("test", SECRET).await?;
+    let config = used(&backend).await?;
+    let head = config.ledger().join("head");
+    fs::remove_file(&head)?;
+    let said = does_not_start(&config).await?;
+    ensure!(
+        said.contains("head: the file is missing") && said.contains("reservegrid ledger repair"),
+        "{said}"
+    );
+
+    let looked = ledger(&config, "repair", &[])?;
+    let (said, hint) = (String::from_utf8(looked.stdout)?, String::from_utf8(looked.stderr)?);
+    ensure!(looked.status.code() == Some(1) && hint.contains("--write") && !head.exists(), "{hint}");
+    ensure!(said.contains("CANNOT BE PROVED: that no record is missing behind record 128"), "{said}");
+    ensure!(said.contains("64 shares accepted; the pool took 64"), "{said}");
+
+    let written = ledger(&config, "repair", &["--write"])?;
+    ensure!(written.status.success() && head.exists(), "{written:?}");
+    let report = fs::read_dir(config.ledger())?.flatten().find(|file| {
+        file.file_name().to_str().is_some_and(|name| name.starts_with("repair-") && name.ends_with(".txt"))
+    });
+    ensure!(fs::read_to_string(report.context("no report is kept")?.path())? == said);
+
+    let mut gateway = Gateway::start(&config).await?;
+    ensure!(String::from_utf8(ledger(&config, "repair", &[])?.stdout)?.contains("another gateway"));
+    Miner::start(&gateway, "alice").await?.mine(64).await?;
+    ensure!(gateway.stop().await?.success());
+    check_every_share_has_one_result(&ledger_records(&config)?, &backend)?;
+    let again = ledger(&config, "repair", &["--write"])?;
+    ensure!(String::from_utf8(again.stdout)?.starts_with("there is nothing to repair"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_ledger_whose_last_records_the_disk_forgot_goes_on_after_a_repair_that_counts_them() -> Result<()> {
+    let backend = Backend::start("test", SECRET).await?;
+    let config = used(&backend).await?;
+    let path = config.ledger().join("0000000001.rgl");
+    let whole = fs::read(&path)?;
+    fs::write(&path, &whole[..whole.len() - 30])?;
+    let said = does_not_start(&config).await?;
+    ensure!(said.contains("its tail is missing") && said.contains("reservegrid ledger repair"), "{said}");
+    let written = ledger(&config, "repair", &["--write", "--format", "json"])?;
+    let findings: serde_json::Value = serde_json::from_slice(&written.stdout)?;
+    ensure!(written.status.success(), "{written:?}");
+    ensure!(findings["lost"][0].as_str().unwrap().starts_with("1 record(s), 128 to 128"), "{findings}");
+    // Its share is sent again, under its id.
+    let mut gateway = Gateway::start(&config).await?;
+    gateway.wait_for_event("the cut", DEADLINE, |e| e["reason"] == "ledger_tail_cut").await?;
+    gateway.wait_for_event("the result", DEADLINE, |e| e["event"] == "share_forward_result").await?;
+    ensure!(gateway.stop().await?.success());
+    let report = verified(&config)?;
+    ensure!(report["shares"] == 64 && report["open"] == 0, "{report}");
     Ok(())
 }
 

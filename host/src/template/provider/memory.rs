@@ -6,7 +6,7 @@
 //! further than any money would survive.
 
 use super::{
-    super::{NextBlock, SourceError, SourceTip, Template, merkle},
+    super::{NextBlock, Place, SourceError, SourceTip, Template, merkle},
     message::{NewTip, Offer},
 };
 use crate::reason::Reason;
