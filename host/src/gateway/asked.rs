@@ -109,6 +109,11 @@ impl AskedTemplates {
         asked.is_some_and(|asked| asked.outstanding || asked.failures == 0)
     }
 
+    /// Whatever the source gives next is news.
+    pub(super) fn forget_newest(&mut self) {
+        self.newest = None;
+    }
+
     /// The newest template of the source.
     pub(super) fn newest(&self) -> Option<TemplateDigest> {
         self.newest

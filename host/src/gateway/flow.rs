@@ -101,6 +101,10 @@ impl Flow {
                     Some(News::Stale) => {
                         let actions = self.gate.on_source_stale();
                         self.carry_out(actions);
+                        if self.gate.tip().is_none() {
+                            // The gate has forgotten everything: even the same template again is news.
+                            self.asked.forget_newest();
+                        }
                     }
                     Some(News::Tip(tip)) => self.tip_alone(tip),
                     Some(News::Template(sourced)) => self.template(*sourced),
