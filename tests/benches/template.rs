@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Transactions in the mempool: more than fit into a block.
-const TRANSACTIONS: usize = 4_500;
+const TRANSACTIONS: usize = 6_000;
 /// Nobody's address.
 const NOBODY: &str = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080";
 

@@ -121,6 +121,8 @@ impl Node {
             "-dnsseed=0",
             "-disablewallet",
             "-printtoconsole=0",
+            // A long poll keeps one, also when whoever asked is gone.
+            "-rpcthreads=32",
             // Knots makes small blocks unless told otherwise.
             "-blockmaxweight=3996000",
             "-blockmaxsize=4000000",

@@ -162,36 +162,31 @@ impl Delivery {
         }
         drop(told);
         let mut words: Vec<Option<Word>> = self.sources.iter().map(|_| None).collect();
-        let answer = loop {
-            let Some((index, word)) = hears.recv().await else { break None };
-            let accepted = matches!(&word, Word::Answer(outcome) if outcome.is_success());
+        let outcome = loop {
+            let Some((index, word)) = hears.recv().await else { break Outcome::Undelivered };
             if let Some(known) = words.get_mut(index) {
                 *known = Some(word);
             }
-            let refused = words.iter().flatten().any(|word| matches!(word, Word::Answer(_)));
-            let all_gave_up = words.iter().all(|word| matches!(word, Some(Word::GaveUp(_))));
-            if accepted || all_gave_up || refused && words.iter().all(Option::is_some) {
-                break Some(accepted).filter(|_| !all_gave_up);
+            if let Some(outcome) = outcome(&words) {
+                break outcome;
             }
         };
         decide.send_replace(Some(Instant::now()));
-        let (reason, detail) = match answer {
-            Some(accepted) => {
+        let (reason, detail) = match outcome {
+            Outcome::Accepted | Outcome::Refused => {
                 let _ = saved.await;
-                let unconfirmed = |word: &Word| matches!(word, Word::Answer(SubmitOutcome::Unconfirmed(_)));
-                if !accepted && words.iter().flatten().any(unconfirmed) {
-                    // Whatever the source made of it, a node can still be given the block.
-                    let detail = format!("{}; {}", self.in_words(&words), by_hand(file));
-                    (Reason::BlockUnconfirmed, detail)
-                } else {
-                    let _ = tokio::fs::remove_file(file).await;
-                    match accepted {
-                        true => (Reason::BlockSubmitted, String::new()),
-                        false => (Reason::BlockRejectedByNode, self.in_words(&words)),
-                    }
+                let _ = tokio::fs::remove_file(file).await;
+                match outcome {
+                    Outcome::Accepted => (Reason::BlockSubmitted, String::new()),
+                    _ => (Reason::BlockRejectedByNode, self.in_words(&words)),
                 }
             }
-            None => {
+            // Whatever the source made of it, a node can still be given the block.
+            Outcome::Unconfirmed => {
+                let _ = saved.await;
+                (Reason::BlockUnconfirmed, format!("{}; {}", self.in_words(&words), by_hand(file)))
+            }
+            Outcome::Undelivered => {
                 let words = self.in_words(&words);
                 let detail = match saved.await {
                     Ok(Ok(())) => format!("{words}; {}", by_hand(file)),
@@ -226,6 +221,38 @@ enum Word {
     Late(String),
     /// It did not, and is not tried any more.
     GaveUp(String),
+}
+
+/// What becomes of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// A source has it.
+    Accepted,
+    /// Those that answered refused it, and all were asked.
+    Refused,
+    /// One took it without an answer, and its tip is another; nobody else has it.
+    Unconfirmed,
+    /// None answered.
+    Undelivered,
+}
+
+/// What the words of the sources so far decide, if they do. `None` is a source that was not heard yet.
+fn outcome(words: &[Option<Word>]) -> Option<Outcome> {
+    let answers = words.iter().flatten().filter_map(|word| match word {
+        Word::Answer(outcome) => Some(outcome),
+        Word::Late(_) | Word::GaveUp(_) => None,
+    });
+    if answers.clone().any(SubmitOutcome::is_success) {
+        return Some(Outcome::Accepted);
+    }
+    let gave_up = |word: &Option<Word>| matches!(word, Some(Word::GaveUp(_)));
+    let unconfirmed = answers.clone().any(|outcome| matches!(outcome, SubmitOutcome::Unconfirmed(_)));
+    match answers.count() {
+        0 => words.iter().all(gave_up).then_some(Outcome::Undelivered),
+        _ if !words.iter().all(Option::is_some) => None,
+        _ if unconfirmed => Some(Outcome::Unconfirmed),
+        _ => Some(Outcome::Refused),
+    }
 }
 
 /// Brings a block to one source.
@@ -292,4 +319,48 @@ impl Courier {
 /// What an operator can do with a block that lies in a file.
 fn by_hand(file: &Path) -> String {
     format!("submit it by hand: submitblock $(cat {})", file.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decided(words: &str) -> Option<Outcome> {
+        let word = |letter| match letter {
+            'a' => Some(Word::Answer(SubmitOutcome::Accepted)),
+            'k' => Some(Word::Answer(SubmitOutcome::Known)),
+            'r' => Some(Word::Answer(SubmitOutcome::Rejected("high-hash".into()))),
+            'u' => Some(Word::Answer(SubmitOutcome::Unconfirmed("its tip is another".into()))),
+            'l' => Some(Word::Late("connection refused".into())),
+            'g' => Some(Word::GaveUp("connection refused".into())),
+            _ => None,
+        };
+        outcome(&words.chars().map(word).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn one_source_that_has_the_block_decides_whatever_the_others_say() {
+        for words in ["a", "k", "a-", "-k", "ra", "la", "gk", "ra-", "ua"] {
+            assert_eq!(decided(words), Some(Outcome::Accepted), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_block_that_one_source_took_without_an_answer_is_not_called_refused() {
+        for words in ["u", "ur", "lu", "gu"] {
+            assert_eq!(decided(words), Some(Outcome::Unconfirmed), "{words}");
+        }
+        assert_eq!(decided("u-"), None);
+    }
+
+    #[test]
+    fn a_refusal_decides_when_all_were_asked_and_silence_when_all_gave_up() {
+        for words in ["r", "rr", "rl", "gr", "lrg"] {
+            assert_eq!(decided(words), Some(Outcome::Refused), "{words}");
+        }
+        assert_eq!((decided("g"), decided("gg")), (Some(Outcome::Undelivered), Some(Outcome::Undelivered)));
+        for words in ["-", "r-", "l", "lg", "-g", "ll"] {
+            assert_eq!(decided(words), None, "{words}");
+        }
+    }
 }
