@@ -10,7 +10,7 @@ use reservegrid::{
         corrupt::{Checked, Corruption},
         export,
         read::{Ledger, Watch},
-        repair::Repair,
+        repair::{Findings, Repair},
         stats::{By, stats},
         verify::verify,
     },
@@ -174,8 +174,9 @@ impl LedgerCommand {
 /// Says what was found, and repairs it when that is wanted.
 fn mend(repair: &Repair, write: bool, format: Format) -> Result<ExitCode> {
     super::policy::print(&repair.findings, format)?;
-    if repair.findings.fault.is_none() {
-        return Ok(ExitCode::SUCCESS);
+    let Findings { fault, besides, .. } = &repair.findings;
+    if fault.is_none() {
+        return Ok(if besides.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     if !write {
         eprintln!("nothing was written; run it again with --write to go on with what is there");

@@ -122,6 +122,10 @@ impl Head {
         }) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // It is no text.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(wrong(Problem::Header("it was changed")));
+            }
             Err(error) => return Err(wrong(Problem::Io(error.to_string()))),
         };
         let changed = || wrong(Problem::Header("it was changed"));

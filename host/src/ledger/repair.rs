@@ -158,22 +158,25 @@ impl Repair {
 impl Findings {
     /// The records end before the head.
     fn lose(&mut self, head: &Head, scan: &Scan, folder: &Path) -> Checked<()> {
-        let end = &scan.end;
-        if end.record >= head.end.record || end.segment > head.end.segment {
+        let (end, known) = (&scan.end, &head.end);
+        let behind = end.segment > known.segment || end.record > known.record;
+        if behind || (end.segment, end.record) == (known.segment, known.record) {
             let problem = Problem::Header("it speaks of other records than those that are here");
             return Err(Corruption::of_file(&head::path(folder), problem));
         }
-        let path = segment::path(folder, head.end.segment);
-        self.fault = Some(Corruption::of_file(&path, Problem::TailMissing(head.end.record)).to_string());
-        self.lost.push(format!(
-            "{} record(s), {} to {}: everything after {}. {} share(s) were among them, whose miners had heard \
-             Success, and results of the pool; which, the pool's books and the events of that time say",
-            head.end.record - end.record,
-            end.record,
-            head.end.record - 1,
-            scan.last(),
-            head.end.share.saturating_sub(end.share),
-        ));
+        let path = segment::path(folder, known.segment);
+        self.fault = Some(Corruption::of_file(&path, Problem::TailMissing(known.record)).to_string());
+        self.lost.push(match known.record - end.record {
+            0 => format!("the file {}, in which no record stood yet", path.display()),
+            count => format!(
+                "{count} record(s), {} to {}: everything after {}. {} share(s) were among them, whose miners had \
+                 heard Success, and results of the pool; which, the pool's books and the events of that time say",
+                end.record,
+                known.record - 1,
+                scan.last(),
+                known.share.saturating_sub(end.share),
+            ),
+        });
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ fn a_lost_or_damaged_head_is_made_anew_and_no_answered_share_is_sent_again() {
     drop(log);
     let head = head::path(folder.path());
     let whole = fs::read(&head).unwrap();
-    for damaged in [None, Some(&b"\0\0\0\0"[..]), Some(&whole[..whole.len() / 2])] {
+    for damaged in [None, Some(&b"\0\0\0\0"[..]), Some(&[0xff; 90][..]), Some(&whole[..whole.len() / 2])] {
         match damaged {
             None => fs::remove_file(&head).unwrap(),
             Some(bytes) => fs::write(&head, bytes).unwrap(),
@@ -163,6 +163,21 @@ fn what_the_chain_shows_to_be_changed_is_not_repaired_with_or_without_a_head() {
     }
     let repair = look(&folder).unwrap();
     assert!(repair.findings.lost[0].contains("to 100: everything after record"), "{:?}", repair.findings);
+}
+
+#[test]
+fn a_file_that_is_missing_with_no_record_in_it_is_no_loss_of_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, settled) = filled(&folder, 1 << 30, 2);
+    assert!(log.rotate(Some(keys())).unwrap());
+    log.write_head(&settled).unwrap();
+    drop(log);
+    fs::remove_file(segment::path(folder.path(), 2)).unwrap();
+    let repair = look(&folder).unwrap();
+    assert!(repair.findings.lost[0].contains("in which no record stood yet"), "{:?}", repair.findings);
+    repair.write().unwrap();
+    drop(repair);
+    assert_eq!(open(&folder).unwrap().log.next_share(), 21);
 }
 
 #[test]

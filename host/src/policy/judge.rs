@@ -67,6 +67,7 @@ impl Judge {
     /// place, which every running evaluation gives up within one.
     pub async fn judge(&self, inputs: Inputs) -> Judged {
         let started = Instant::now();
+        let _waiting = self.store.awaited.wait();
         let unavailable = |by: Arc<LoadedSet>, inputs: Inputs, detail: &str| {
             let judgement = Judgement {
                 template: inputs.template.digest,

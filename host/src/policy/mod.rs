@@ -8,7 +8,7 @@
 //!
 //! - [`set`]: what a set is, how it is loaded, and how it judges
 //! - [`judge`]: the same off the async threads, on a bounded number of them
-//! - [`store`]: the running set, and how another takes its place
+//! - [`store`]: the running set, and how another takes its place; [`manners`]: a replay lets verdicts go first
 //! - [`compare`]: how two sets judge the same templates
 //! - [`verdict`]: verdicts, and the check of what a guest returned
 //! - [`contract`]: the WIT contract, and the template as its functions show it
@@ -24,6 +24,7 @@ pub mod compare;
 mod contract;
 mod engine;
 mod judge;
+mod manners;
 mod module;
 mod ready;
 mod set;

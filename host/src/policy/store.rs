@@ -2,7 +2,7 @@
 //!
 //! A set is immutable and swapped whole. [`PolicyStore::prepare`] does everything that can fail aside:
 //! it loads the proposed set (modules, imports, settings) and lets it and the running one judge the last
-//! templates again, one after the other, in no place that a live verdict waits for. What comes out is a
+//! templates again, one after the other, in no place that a live verdict waits for and stepping aside for those. What comes out is a
 //! [`Proposal`] with the [`Difference`]; dropping it changes nothing, [`Proposal::commit`] is one store of
 //! a pointer. The set before is kept, so that [`PolicyStore::rollback`] is one store of a pointer too.
 //!
@@ -12,6 +12,7 @@ use super::{
     compare::{Compared, Difference},
     contract::Inputs,
     engine::{EngineLimits, PolicyEngine},
+    manners::Awaited,
     set::{Enforcement, Policy, PolicyFault, PolicySet, PolicySpec, Spent},
     verdict::{CodeInfo, Judgement, PolicyResult, SetDigest},
 };
@@ -179,6 +180,8 @@ pub struct PolicyStore {
     /// The last templates that were judged, newest last, at most `replay`.
     recent: Mutex<VecDeque<Inputs>>,
     replay: AtomicUsize,
+    /// What a replay makes way for.
+    pub(super) awaited: Awaited,
 }
 
 impl PolicyStore {
@@ -198,6 +201,7 @@ impl PolicyStore {
             turn: Arc::new(Semaphore::new(1)),
             recent: Mutex::default(),
             replay: AtomicUsize::new(replay),
+            awaited: Awaited::default(),
         })
     }
 
@@ -286,8 +290,12 @@ impl PolicyStore {
         let proposed = Arc::new(LoadedSet::load(&self.engine, specs)?);
         let running = self.running();
         let templates: Vec<Inputs> = self.recent().iter().cloned().collect();
+        let judge = |set: &LoadedSet, inputs: &Inputs| {
+            self.awaited.step_aside();
+            set.evaluate(inputs)
+        };
         let compare = |inputs: &Inputs| {
-            Compared::of(&inputs.template, running.evaluate(inputs), proposed.evaluate(inputs))
+            Compared::of(&inputs.template, judge(&running, inputs), judge(&proposed, inputs))
         };
         // The same set judges the same: there is nothing to learn.
         let templates: Vec<Compared> = if proposed.digest() == running.digest() {

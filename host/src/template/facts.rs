@@ -26,6 +26,7 @@ use bitcoin::{
 use std::{
     num::NonZero,
     panic::resume_unwind,
+    sync::Arc,
     thread::{self, ScopedJoinHandle},
 };
 
@@ -38,7 +39,8 @@ const MAX_THREADS: usize = 4;
 const SHARE: usize = 256;
 
 /// What is true about a template's transactions. One entry for each transaction, in block order;
-/// neither entries nor totals include the coinbase.
+/// neither entries nor totals include the coinbase. Columns that policies walk through are shared: they are
+/// handed over without a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Facts {
@@ -47,17 +49,17 @@ pub struct Facts {
     /// Witness transaction ids; equal to the txid where there is no witness.
     pub wtxids: Vec<Wtxid>,
     /// Weights, WU (BIP 141).
-    pub weights: Vec<u32>,
+    pub weights: Arc<[u32]>,
     /// Fees, satoshi: computed where everything spent is known, otherwise as declared; 0 where nobody says it.
-    pub fees: Vec<u64>,
+    pub fees: Arc<[u64]>,
     /// Transactions whose fee nobody says: a source declares the fees of all or of none.
     pub unknown_fees: u32,
     /// Sigop costs (BIP 141: a legacy sigop costs 4, a witness one 1): as declared where the bytes
     /// allow it.
-    pub sigops: Vec<u32>,
+    pub sigops: Arc<[u32]>,
     /// What kind of transaction each is: bit 0, it has witness data; bit 1, it pays to a taproot output; bit 2,
     /// it signals replaceability (BIP 125); bit 3, it has an output that carries data (OP_RETURN).
-    pub traits: Vec<u32>,
+    pub traits: Arc<[u32]>,
     /// Sum of the fees, satoshi. Where some are unknown: what the coinbase value leaves above the subsidy, but
     /// no less than those that are known.
     pub total_fees: u64,
@@ -156,10 +158,10 @@ pub fn assemble(declared: &Declared) -> Result<Template, TemplateError> {
         witness_commitment,
         txids,
         wtxids,
-        weights,
-        fees,
-        sigops,
-        traits,
+        weights: weights.into(),
+        fees: fees.into(),
+        sigops: sigops.into(),
+        traits: traits.into(),
     };
     let coinbase = declared.coinbase.assemble(
         declared.height,
@@ -392,7 +394,7 @@ pub(super) fn digest_as(
     length(&mut engine, coinbase.extranonce_at);
     engine.input(&facts.witness_commitment);
     length(&mut engine, facts.txids.len());
-    for ((txid, fee), sigops) in facts.txids.iter().zip(&facts.fees).zip(&facts.sigops) {
+    for ((txid, fee), sigops) in facts.txids.iter().zip(&*facts.fees).zip(&*facts.sigops) {
         engine.input(txid.as_byte_array());
         engine.input(&fee.to_le_bytes());
         engine.input(&sigops.to_le_bytes());

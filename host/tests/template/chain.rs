@@ -283,7 +283,7 @@ async fn every_third_template_pays_low_fees_where_that_is_asked_for() {
     for number in 1..=9 {
         let sourced = chain.next_template(after, LONG).await.unwrap().unwrap();
         let facts = &sourced.template.facts;
-        let rates = facts.fees.iter().zip(&facts.weights).map(|(fee, weight)| 4 * fee / u64::from(*weight));
+        let rates = facts.fees.iter().zip(&*facts.weights).map(|(fee, weight)| 4 * fee / u64::from(*weight));
         let highest = rates.max().unwrap();
         if number % 3 == 0 {
             assert!(highest <= 1, "template {number} pays {highest} sat/vB");

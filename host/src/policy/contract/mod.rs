@@ -11,7 +11,7 @@
 mod v0_1_0;
 
 use super::engine::{EngineLimits, Exceeded, Limiter};
-use crate::template::{Context, Template};
+use crate::template::{Context, Template, facts::Facts};
 use std::{ops::Range, sync::Arc};
 use wasmtime::{
     Engine, Store,
@@ -193,6 +193,18 @@ impl State {
         let rows = start..total.min(start + (count as usize).min(MAX_ROWS));
         self.charge(rows.len() * width)?;
         Ok((self.inputs()?, rows))
+    }
+
+    /// Rows of a column: all of them as they are, a part of them as a copy.
+    fn column<T: Clone>(
+        &mut self,
+        start: u32,
+        count: u32,
+        of: impl Fn(&Facts) -> Result<&Arc<[T]>, Unknown>,
+    ) -> wasmtime::Result<Arc<[T]>> {
+        let (inputs, rows) = self.rows(start, count, size_of::<T>())?;
+        let column = of(&inputs.template.facts)?;
+        Ok(if rows.len() == column.len() { column.clone() } else { column[rows].into() })
     }
 
     /// One line of a guest's log; what is too much is dropped.

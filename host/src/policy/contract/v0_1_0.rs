@@ -2,11 +2,12 @@
 
 use self::reservegrid::policy::{context, log, template, types};
 use super::{Guest, Instance, State, Unknown};
-use crate::template::{DiscrepancyKind, Provenance};
+use crate::template::{DiscrepancyKind, Provenance, facts::Facts};
 use bitcoin::{consensus::encode::serialize, hashes::Hash};
+use std::sync::Arc;
 use wasmtime::{
-    Engine, Store,
-    component::{Component, HasSelf, Linker},
+    Engine, Store, StoreContextMut,
+    component::{Component, HasSelf, Linker, Lower},
 };
 
 wasmtime::component::bindgen!({
@@ -15,11 +16,41 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
 });
 
-/// A linker with the imports of this version and nothing else.
+/// A linker with the imports of this version and nothing else. Columns of numbers take the place of the generated
+/// functions: those want a vector, which would be one more copy of what may be a whole block.
 pub(super) fn linker(engine: &Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     TemplatePolicy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    linker.allow_shadowing(true);
+    column(&mut linker, "fees", fees)?;
+    column(&mut linker, "weights", |facts| Ok(&facts.weights))?;
+    column(&mut linker, "sigops", |facts| Ok(&facts.sigops))?;
+    column(&mut linker, "traits", |facts| Ok(&facts.traits))?;
+    linker.allow_shadowing(false);
     Ok(linker)
+}
+
+fn column<T>(
+    linker: &mut Linker<State>,
+    name: &str,
+    of: impl Fn(&Facts) -> Result<&Arc<[T]>, Unknown> + Copy + Send + Sync + 'static,
+) -> wasmtime::Result<()>
+where
+    T: Clone + Send + Sync + 'static,
+    [T]: Lower,
+{
+    let rows = move |mut store: StoreContextMut<'_, State>, (start, count): (u32, u32)| {
+        Ok((store.data_mut().column(start, count, of)?,))
+    };
+    linker.instance("reservegrid:policy/template@0.1.0")?.func_wrap(name, rows)
+}
+
+/// The contract has no word for an unknown fee, and any number would be a guess.
+fn fees(facts: &Facts) -> Result<&Arc<[u64]>, Unknown> {
+    match facts.unknown_fees {
+        0 => Ok(&facts.fees),
+        _ => Err(Unknown("the fees of single transactions")),
+    }
 }
 
 pub(super) fn link(linker: &Linker<State>, component: &Component) -> wasmtime::Result<Box<dyn Guest>> {
@@ -118,28 +149,22 @@ impl template::Host for State {
             .collect())
     }
 
+    // These four are answered by `column` above.
+
     fn fees(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u64>> {
-        let (inputs, rows) = self.rows(start, count, 8)?;
-        // The contract has no word for an unknown fee, and any number would be a guess.
-        if inputs.template.facts.unknown_fees > 0 {
-            return Err(Unknown("the fees of single transactions").into());
-        }
-        Ok(inputs.template.facts.fees[rows].to_vec())
+        Ok(self.column(start, count, fees)?.to_vec())
     }
 
     fn weights(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u32>> {
-        let (inputs, rows) = self.rows(start, count, 4)?;
-        Ok(inputs.template.facts.weights[rows].to_vec())
+        Ok(self.column(start, count, |facts| Ok(&facts.weights))?.to_vec())
     }
 
     fn sigops(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u32>> {
-        let (inputs, rows) = self.rows(start, count, 4)?;
-        Ok(inputs.template.facts.sigops[rows].to_vec())
+        Ok(self.column(start, count, |facts| Ok(&facts.sigops))?.to_vec())
     }
 
     fn traits(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u32>> {
-        let (inputs, rows) = self.rows(start, count, 4)?;
-        Ok(inputs.template.facts.traits[rows].to_vec())
+        Ok(self.column(start, count, |facts| Ok(&facts.traits))?.to_vec())
     }
 
     fn txids(&mut self, start: u32, count: u32) -> wasmtime::Result<Vec<u8>> {
