@@ -5,6 +5,9 @@
 //! the wtxid where it has a witness, and the two merkle trees over them. Facts are [`assemble`]: parsing,
 //! all of that, and everything else. They take turns, so that whatever else the machine does meets all of
 //! them, and all hash with the same code. What facts do on several threads, the others do on one.
+//!
+//! Measured on two cores, others busy on them (load 3), best of 300: the bytes 1.6 ms, all hashing 3.7 ms, the parser alone
+//! 1.9 ms, facts 6.4 ms. The target, 1.3 times the bytes, lies below the hashing itself.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -111,8 +114,8 @@ fn declared(block: &Block) -> Declared {
     // Computed fees differ from the zeros above: declare what was computed.
     let fees = assemble(&declared).unwrap().facts.fees;
     let computed: u64 = fees[1..].iter().sum();
-    for (entry, fee) in declared.transactions.iter_mut().zip(fees) {
-        entry.fee = Some(fee);
+    for (entry, fee) in declared.transactions.iter_mut().zip(&*fees) {
+        entry.fee = Some(*fee);
     }
     declared.transactions[0].fee = Some(total - computed);
     assert_eq!(assemble(&declared).unwrap().discrepancies, []);

@@ -9,6 +9,11 @@
 //! finds none and does all of it itself. The native column runs the same `evaluate` functions over the same
 //! facts, copied out in the same chunks, with settings read once: what is left out is exactly what the
 //! sandbox adds. The floor is six policies that accept at once.
+//!
+//! Measured on two busy cores (load 10), 10,000 transactions, two runs: p50 50.6 and 57.4 us, 2.9 times native (3.2
+//! before columns went to policies without a copy before; the target is 2). Of the time with that copy a fifth went
+//! to loops over columns, a fifth to copies, a quarter to the rest of the six policies (settings, summary,
+//! context: 2 us each, which the native column does not have), a fifth to wasmtime.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -64,9 +64,9 @@ pub fn list(folder: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// Bytes of these segments, as far as they are there.
-pub fn size(folder: &Path, mut numbers: RangeInclusive<u64>) -> u64 {
+pub fn size(folder: &Path, numbers: RangeInclusive<u64>) -> u64 {
     let length = |number| fs::metadata(path(folder, number)).map_or(0, |data| data.len());
-    numbers.by_ref().map(length).sum()
+    numbers.map(length).sum()
 }
 
 /// Makes the segment that follows `at` and gives where its first record will stand.
