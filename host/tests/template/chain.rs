@@ -234,7 +234,7 @@ async fn a_block_delivered_twice_is_accepted_twice_and_counts_once() {
     let block = solve::solved(&current(&chain).await.template);
     assert_eq!(chain.submit_block(&block).await.unwrap(), SubmitOutcome::Accepted);
     let tip = chain.tip();
-    assert_eq!(chain.submit_block(&block).await.unwrap(), SubmitOutcome::Accepted);
+    assert_eq!(chain.submit_block(&block).await.unwrap(), SubmitOutcome::Known);
     assert_eq!(chain.tip(), tip);
 }
 

@@ -383,7 +383,10 @@ async fn a_field_that_is_missing_or_of_the_wrong_type_is_named() {
 /// `answer` with another value at one place.
 fn changed(answer: &Value, pointer: &str, value: Value) -> Value {
     let mut answer = answer.clone();
-    *answer.pointer_mut(pointer).unwrap() = value;
+    match answer.pointer_mut(pointer) {
+        Some(there) => *there = value,
+        None => answer[pointer.strip_prefix('/').unwrap()] = value,
+    }
     answer
 }
 
