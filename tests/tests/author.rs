@@ -386,7 +386,7 @@ async fn one_verdict_on_a_recorded_template_is_json_and_an_exit_code() -> Result
 async fn other_policies_are_audited_on_recorded_templates_by_a_gateway_without_a_node() -> Result<()> {
     let recorded = recorded().await?;
     let listed = reservegrid(recorded.folder(), 0, &["record", "list", "recordings"]).await?.stdout;
-    ensure!(listed.lines().all(|line| line.contains("#") && line.contains("  height 1  ")), "{listed}");
+    ensure!(listed.lines().all(|line| line.contains("#") && line.contains("  height 102  ")), "{listed}");
     let rejected = reservegrid(recorded.folder(), 0, &["record", "list", "recordings", "--rejected"]).await?;
     ensure!(
         rejected.stdout.lines().all(|line| line.ends_with("avg_fee_below_minimum")),

@@ -88,7 +88,7 @@ module = 5
         ("2:", "speed: unknown key"),
         ("5:", "[source] bits: \"zz\" is not"),
         ("6:", "[source] refresh: \"50\" is not a duration; write e.g. \"50ms\""),
-        ("7:", "[source] cookie_file: belongs to the other kind of source"),
+        ("7:", "[source] cookie_file: belongs to another kind of source"),
         ("9:", "[miners] listen: \"localhost\" is not an address and port"),
         ("10:", "[miners] max_connections: \"many\" is not"),
         ("11:", "RESERVEGRID_MINERS__AUTHORITY_SECRET"),

@@ -84,7 +84,7 @@ disagree_after = "0s"
         [
             r#"conf/gateway.toml:13:8: [[backup]] name: "main" is the name of [source] too"#,
             r#"conf/gateway.toml:16:11: [[backup]] network: is another one than that of [source]"#,
-            r#"conf/gateway.toml:20:8: [[backup]] kind: the embedded chain is one of its own: nothing can stand in for it, nor it for anything else"#,
+            r#"conf/gateway.toml:20:8: [[backup]] kind: nothing can stand in for the embedded chain or a replay, nor they for anything else"#,
             r#"conf/gateway.toml:21:1: [[backup]] name: is missing; it is text in quotes"#,
             r#"conf/gateway.toml:23:1: [[backup]] password: is missing; name a file that holds it with password_file"#,
             r#"conf/gateway.toml:29:17: [[backup]] zmq_hashblock: "127.0.0.1:28332" is not a ZMQ address; write e.g. "tcp://127.0.0.1:28332""#,

@@ -8,8 +8,8 @@ use super::{
     sections::{Coinbase, CoinbaseKeys},
     value::{Form, Value},
 };
-use crate::template::{CoinbaseSpec, Payout, RESERVED_SIGOPS, RESERVED_WEIGHT, Share};
-use bitcoin::{Address, Network, ScriptBuf, address::NetworkUnchecked};
+use crate::template::{CoinbaseSpec, Payout, RESERVED_SIGOPS, RESERVED_WEIGHT, Share, network_name};
+use bitcoin::{Address, ScriptBuf, address::NetworkUnchecked};
 use std::{cmp::Reverse, collections::BTreeMap, fmt, str::FromStr};
 
 /// Who is paid, and how many parts of the whole each.
@@ -109,7 +109,7 @@ pub(super) fn read(reader: &mut Reader, source: Option<&Source>) -> Option<Coinb
             PayTo::Address(address) => address.require_network(network).ok().map(|a| a.script_pubkey()),
         };
         let Some(script) = script else {
-            let name = if network == Network::Bitcoin { "mainnet".into() } else { network.to_string() };
+            let name = network_name(network);
             let message = "is an address of another network than";
             reader.fault(SECTION, key, format!("{written:?} {message} {name}, where the source is"));
             return None;

@@ -7,7 +7,7 @@
 
 use super::{ReadError, Recording};
 use chrono::DateTime;
-use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
+use flate2::{Compression, bufread::GzDecoder, write::GzEncoder};
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Write},
@@ -162,7 +162,8 @@ pub struct Recordings {
 enum Text {
     /// One recording as JSON.
     Single(String),
-    Lines(Box<BufReader<MultiGzDecoder<BufReader<File>>>>),
+    /// Members, each with its own checksum.
+    Members(BufReader<File>),
     Ended,
 }
 
@@ -176,7 +177,7 @@ impl Recordings {
         let mut file = BufReader::new(File::open(path).map_err(unreadable)?);
         let compressed = file.fill_buf().map_err(unreadable)?.starts_with(&GZIP);
         let text = if compressed {
-            Text::Lines(Box::new(BufReader::new(MultiGzDecoder::new(file))))
+            Text::Members(file)
         } else {
             let mut text = String::new();
             file.take(MAX_RECORDING).read_to_string(&mut text).map_err(unreadable)?;
@@ -196,32 +197,33 @@ impl Recordings {
     fn next_text(&mut self) -> Result<Option<String>, ReadError> {
         let at = self.number + 1;
         let fault = |problem: String| ReadError::new(&self.file, problem);
-        let lines = match std::mem::replace(&mut self.text, Text::Ended) {
+        let mut file = match std::mem::replace(&mut self.text, Text::Ended) {
             Text::Ended => return Ok(None),
             Text::Single(text) => {
                 self.number = at;
                 return Ok(Some(text));
             }
-            Text::Lines(lines) => lines,
+            Text::Members(file) => file,
         };
-        let mut line = String::new();
-        let mut limited = lines.take(MAX_RECORDING);
-        let read = limited.read_line(&mut line).map_err(|error| match error.kind() {
+        if file.fill_buf().map_err(|error| fault(format!("it cannot be read: {error}")))?.is_empty() {
+            return Ok(None);
+        }
+        // To its end, where its checksum stands: nothing of a changed recording is believed.
+        let mut text = String::new();
+        let read = GzDecoder::new(&mut file).take(MAX_RECORDING).read_to_string(&mut text);
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => fault(format!(
                 "it ends in the middle of recording {at}, as after a crash or while it is written; those before \
                  are whole"
             )),
             _ => fault(format!("recording {at} is damaged: {error}")),
         })?;
-        if read == 0 {
-            return Ok(None);
-        }
-        if !line.ends_with('\n') {
+        if !text.ends_with('\n') {
             return Err(fault(format!("recording {at} is longer than {MAX_RECORDING} bytes or not whole")));
         }
-        self.text = Text::Lines(limited.into_inner());
+        self.text = Text::Members(file);
         self.number = at;
-        Ok(Some(line))
+        Ok(Some(text))
     }
 }
 

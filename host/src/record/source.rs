@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     reason::Reason,
-    template::{SourceError, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts::assemble},
+    template::{
+        SourceError, Sourced, SubmitOutcome, TemplateDigest, TemplateSource, facts::assemble, network_name,
+    },
 };
 use async_trait::async_trait;
 use bitcoin::{Block, Network};
@@ -105,7 +107,8 @@ fn give(file: &Path, network: Network, to: &mpsc::Sender<Result<Recorded, Source
 fn sourced(recording: Recording, network: Network) -> Result<Recorded, String> {
     let (declared, context) = (recording.template.declared, recording.template.context);
     if declared.network != network {
-        return Err(format!("the template is of {}, and [source] network is {network}", declared.network));
+        let (is, wanted) = (network_name(declared.network), network_name(network));
+        return Err(format!("the template is of {is}, and [source] network is {wanted}"));
     }
     let template = assemble(&declared).map_err(|error| error.to_string())?;
     Ok(Recorded { sourced: Sourced::new(declared, template, context), time_ms: recording.time_ms })

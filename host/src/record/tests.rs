@@ -205,7 +205,7 @@ fn a_write_that_fails_leaves_those_before_whole() {
 
 /// What a replay gives until it has no more, and what it says then.
 async fn replayed(from: &Path, pace: Pace) -> (Vec<u64>, Vec<(Reason, String)>) {
-    let source = Replay::open(from, Network::Regtest, pace).unwrap();
+    let source = Replay::open(from, Network::Bitcoin, pace).unwrap();
     let (mut fees, mut faults, mut after) = (Vec::new(), Vec::new(), None);
     loop {
         match source.next_template(after, Duration::from_secs(3_600)).await {
@@ -242,7 +242,7 @@ async fn a_replay_gives_each_template_once_in_order_at_its_time_and_says_when_th
     // Asked for what is current, it says that; afterwards it is silent.
     let mut shelf = Shelf::open(folder.path(), KEEP).unwrap();
     shelf.put(&Recording { time_ms: NOON + DAY / 2 - 1, ..recording(9) }).unwrap();
-    let source = Replay::open(folder.path(), Network::Regtest, Pace::Recorded).unwrap();
+    let source = Replay::open(folder.path(), Network::Bitcoin, Pace::Recorded).unwrap();
     let first = source.next_template(None, Duration::MAX / 4).await.unwrap().unwrap();
     let again = source.next_template(None, Duration::from_secs(1)).await.unwrap().unwrap();
     assert_eq!(first.template.digest, again.template.digest);
@@ -261,7 +261,7 @@ async fn a_replay_gives_each_template_once_in_order_at_its_time_and_says_when_th
 #[tokio::test]
 async fn a_replay_goes_on_behind_what_it_cannot_read_and_refuses_what_is_not_there() {
     let folder = tempfile::tempdir().unwrap();
-    let empty = Replay::open(folder.path(), Network::Regtest, Pace::Fast).err().unwrap().to_string();
+    let empty = Replay::open(folder.path(), Network::Bitcoin, Pace::Fast).err().unwrap().to_string();
     assert!(empty.contains("holds no recordings"), "{empty}");
     for number in 1..=2 {
         Shelf::open(folder.path(), KEEP).unwrap().put(&recording(number)).unwrap();
@@ -275,7 +275,7 @@ async fn a_replay_goes_on_behind_what_it_cannot_read_and_refuses_what_is_not_the
     let source = Replay::open(folder.path(), Network::Signet, Pace::Fast).unwrap();
     source.next_template(None, Duration::from_secs(60)).await.unwrap_err();
     let other = source.next_template(None, Duration::from_secs(60)).await.unwrap_err();
-    assert!(other.detail.contains("is of regtest, and [source] network is signet"), "{other}");
+    assert!(other.detail.contains("is of mainnet, and [source] network is signet"), "{other}");
 }
 
 #[test]

@@ -177,6 +177,17 @@ impl Template {
     }
 }
 
+/// The name of a network as the configuration writes it.
+pub fn network_name(network: Network) -> &'static str {
+    match network {
+        Network::Bitcoin => "mainnet",
+        Network::Testnet => "testnet3",
+        Network::Testnet4 => "testnet4",
+        Network::Signet => "signet",
+        Network::Regtest => "regtest",
+    }
+}
+
 /// A template with its surroundings, as a source hands it over.
 #[derive(Clone, Debug)]
 pub struct Sourced {

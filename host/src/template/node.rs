@@ -20,6 +20,7 @@ mod zmq;
 
 use super::{
     CoinbaseSpec, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource,
+    network_name,
     rpc::{Rpc, Wait},
 };
 use crate::reason::Reason;
@@ -152,7 +153,7 @@ impl NodeSource {
 #[async_trait]
 impl TemplateSource for NodeSource {
     fn name(&self) -> String {
-        format!("node {} ({})", self.client.rpc.url(), self.client.network)
+        format!("node {} ({})", self.client.rpc.url(), network_name(self.client.network))
     }
 
     async fn next_template(

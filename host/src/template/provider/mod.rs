@@ -30,7 +30,10 @@ pub use feed::{Draft, Feed, Tip};
 pub use memory::Memory;
 pub use message::{Heard, NewTip, Offer, read};
 
-use super::{CoinbaseSpec, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource};
+use super::{
+    CoinbaseSpec, SourceError, SourceTip, Sourced, SubmitOutcome, TemplateDigest, TemplateSource,
+    network_name,
+};
 use crate::{noise::AuthorityPublicKey, reason::Reason};
 use async_trait::async_trait;
 use bitcoin::{Block, Network, consensus::encode::serialize};
@@ -160,7 +163,7 @@ async fn prove_alive(commands: &mpsc::Sender<Command>, state: &mut watch::Receiv
 #[async_trait]
 impl TemplateSource for ProviderSource {
     fn name(&self) -> String {
-        format!("template provider {} ({})", self.config.address, self.config.network)
+        format!("template provider {} ({})", self.config.address, network_name(self.config.network))
     }
 
     async fn next_template(
