@@ -234,6 +234,20 @@ impl GatewayConfig {
         self
     }
 
+    /// What the gateway has recorded so far in a folder of its own, oldest first.
+    ///
+    /// # Errors
+    /// When the command does not run.
+    pub fn recordings(&self, dir: &str) -> Result<Vec<Value>> {
+        let record = |arguments: &[&str]| -> Result<String> {
+            let output = command()?.arg("record").args(arguments).current_dir(self.folder()).output()?;
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        let places = record(&["list", dir])?;
+        let places = places.lines().filter_map(|line| line.split_whitespace().next());
+        places.map(|place| Ok(serde_json::from_str(&record(&["show", place])?)?)).collect()
+    }
+
     /// The variables of the environment.
     pub fn variables(&self) -> &BTreeMap<String, String> {
         &self.variables

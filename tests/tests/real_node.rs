@@ -108,7 +108,9 @@ async fn blocks_pay_everybody_who_has_a_share_of_them_to_the_last_satoshi() -> R
     let backend = Backend::start("test", "a secret of the pool").await?;
     let parts = [(POOL.to_owned(), 700), (format!("script:{SCRIPT}"), 275), ("script:51".to_owned(), 25)];
     let payouts: toml::Table = parts.iter().map(|(to, parts)| (to.clone(), (*parts).into())).collect();
-    let guard = json!({ "payouts": [{ "address": POOL, "min_permille": 700 }], "tag": "/ReserveGrid/" });
+    let guard = json!({
+        "payouts": [{ "address": POOL, "min_permille": 700 }], "other_outputs": "accept", "tag": "/ReserveGrid/",
+    });
     let config = config(&node, &backend, 0)?
         .without_policies()
         .policy("coinbase-guard", &policy("coinbase-guard")?, &guard)?

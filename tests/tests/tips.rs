@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use reservegrid_tests::{
     backend::Backend,
     client::{BITS, Client, Message, OpenChannel},
-    gateway::{DEADLINE, Gateway, GatewayConfig, command, policy},
+    gateway::{DEADLINE, Gateway, GatewayConfig, policy},
     scripted::{Gives, ScriptedNode},
     stall::Stall,
 };
@@ -191,18 +191,9 @@ async fn when_everything_is_refused_a_template_without_transactions_goes_out_if_
     ensure!(miner.submit(&channel, &channel.good_share(0)?).await?.is_accepted());
     ensure!(gateway.stop().await?.success());
     // What was recorded says who made it.
-    let record = |arguments: &[&str]| -> Result<String> {
-        let output = command()?.arg("record").args(arguments).current_dir(config.folder()).output()?;
-        Ok(String::from_utf8(output.stdout)?)
-    };
-    let listed = record(&["list", "recordings"])?;
-    let by = |line: &str| -> Result<Value> {
-        let place = line.split_whitespace().next().context("a place")?;
-        let recording: Value = serde_json::from_str(&record(&["show", place])?)?;
-        Ok(recording["template"]["declared"]["provenance"].clone())
-    };
-    let by = listed.lines().map(by).collect::<Result<Vec<_>>>()?;
-    ensure!(by.contains(&"gateway".into()), "{by:?}");
+    let recorded = config.recordings("recordings")?;
+    let provenance = |recording: &Value| recording["template"]["declared"]["provenance"].clone();
+    ensure!(recorded.iter().any(|one| provenance(one) == "gateway"), "{} recordings", recorded.len());
     Ok(())
 }
 

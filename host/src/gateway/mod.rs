@@ -27,7 +27,7 @@ mod verdicts;
 
 use crate::{
     api::Api,
-    config::{Config, Console, NodeAuth, ProposalCheck, Serving, Source},
+    config::{Config, Console, ProposalCheck, Serving, Source},
     event::{self, Event, EventWriter, Events, Sinks, schema},
     gate::Gate,
     ledger::{
@@ -39,15 +39,9 @@ use crate::{
     noise::{AuthoritySecretKey, KeyTextError},
     policy::{EngineLimits, Judge, PolicyEngine, PolicyFault, PolicyStore},
     reason::Reason,
-    record::{Recorder, source::Replay},
+    record::Recorder,
     swap::{self, Swaps},
-    template::{
-        CoinbaseSpec, TemplateSource,
-        best::BestValues,
-        chain::{EmbeddedChain, EmbeddedConfig},
-        node::{self, NodeConfig},
-        provider::{ProviderConfig, ProviderSource},
-    },
+    template::best::BestValues,
     view::{View, board::Board},
 };
 use proposal::Proposals;
@@ -151,7 +145,7 @@ impl Gateway {
         let running = policies.running();
         let (events, writer, view) = start_events(&config)?;
         let (stale_after, stale_seen) = watch::channel(config.source.stale_after());
-        let list = make_sources(&config, &stale_seen)?;
+        let list = sources::make(&config, &stale_seen).map_err(StartError::Source)?;
         let recorder = match &config.record.dir {
             Some(dir) => {
                 let keep = settings::keep(&config.record);
@@ -353,24 +347,6 @@ async fn bind_api(
     Ok(Some(Api::bind(listen, &config.api, swaps.clone(), view.clone(), down.clone()).await?))
 }
 
-/// All sources in the operator's order of preference.
-/// `stale_after` is that of the first, which a reload may change.
-fn make_sources(
-    config: &Config,
-    stale_after: &watch::Receiver<Duration>,
-) -> Result<Arc<[NamedSource]>, StartError> {
-    let lasting = |source: &Source| watch::channel(source.stale_after()).1;
-    let backups = config.backups.iter().map(|backup| (&backup.name, &backup.source, lasting(&backup.source)));
-    let all = [(&config.source_name, &config.source, stale_after.clone())].into_iter().chain(backups);
-    let named = all.map(|(name, source, stale_after)| {
-        let refresh = source.refresh();
-        let made = make_source(source, settings::coinbase_spec(config))
-            .map_err(|error| StartError::Source(format!("{name}: {error}")))?;
-        Ok(NamedSource { name: name.clone(), source: made, stale_after, refresh })
-    });
-    named.collect()
-}
-
 /// Who asks the node about assembled blocks, where the operator wants it of a source.
 fn proposals(config: &Config, list: &[NamedSource], view: &View, events: &Events) -> Option<Proposals> {
     let all = [&config.source].into_iter().chain(config.backups.iter().map(|backup| &backup.source));
@@ -378,49 +354,6 @@ fn proposals(config: &Config, list: &[NamedSource], view: &View, events: &Events
     let wanted = checks.iter().any(|check| *check != ProposalCheck::Off);
     let (board, events) = (view.sources.clone(), events.clone());
     wanted.then(|| Proposals { sources: list.iter().cloned().zip(checks).collect(), board, events })
-}
-
-fn make_source(source: &Source, coinbase: CoinbaseSpec) -> Result<Arc<dyn TemplateSource>, String> {
-    Ok(match source {
-        Source::Embedded(embedded) => Arc::new(
-            EmbeddedChain::new(EmbeddedConfig {
-                bits: embedded.bits,
-                transactions_per_template: embedded.transactions as usize,
-                refresh: embedded.refresh,
-                low_fee_every: embedded.low_fee_every,
-                coinbase,
-                ..EmbeddedConfig::default()
-            })
-            .map_err(|error| error.to_string())?,
-        ),
-        Source::Replay(replay) => Arc::new(
-            Replay::open(&replay.from, replay.network, replay.pace).map_err(|error| error.to_string())?,
-        ),
-        Source::Provider(provider) => Arc::new(ProviderSource::new(ProviderConfig {
-            address: provider.address.to_string(),
-            authority_key: provider.authority_key,
-            network: provider.network,
-            request_timeout: provider.request_timeout,
-            coinbase,
-        })),
-        Source::Node(node) => Arc::new(
-            node::NodeSource::new(NodeConfig {
-                url: node.url.to_string(),
-                auth: match &node.auth {
-                    NodeAuth::Cookie(path) => node::Auth::Cookie(path.clone()),
-                    NodeAuth::Password { user, password } => node::Auth::UserPassword {
-                        user: user.clone(),
-                        password: password.expose().to_owned(),
-                    },
-                },
-                network: node.network,
-                request_timeout: node.request_timeout,
-                zmq_hashblock: node.zmq_hashblock.clone(),
-                coinbase,
-            })
-            .map_err(|error| error.to_string())?,
-        ),
-    })
 }
 
 struct Listening {

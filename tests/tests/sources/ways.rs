@@ -57,16 +57,10 @@ async fn higher_fees_on_the_same_tip_are_seen_in_time_and_recorded_with_what_els
     gateway.wait_for_event("a template with the fees", DEADLINE, with_fees).await?;
 
     // The mempool is asked about beside the templates, so one of the next has it.
-    let records = gateway.config().folder().join("records");
     let context = wait::until("the fee rates in a recording", DEADLINE, async || {
-        for file in std::fs::read_dir(&records)? {
-            let recording: Value = serde_json::from_slice(&std::fs::read(file?.path())?).unwrap_or_default();
-            let context = recording["template"]["context"].clone();
-            if context["fee_rates"].is_object() {
-                return Ok(Some(context));
-            }
-        }
-        Ok(None)
+        let recorded = gateway.config().recordings("records")?;
+        let contexts = recorded.iter().map(|recording| recording["template"]["context"].clone());
+        Ok(contexts.into_iter().find(|context| context["fee_rates"].is_object()))
     })
     .await?;
     let rate = |name: &str| context["fee_rates"][name].as_u64().unwrap_or(0);

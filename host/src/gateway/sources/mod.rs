@@ -2,11 +2,13 @@
 //!
 //! - `watch`: asks one source for news, with backoff and a staleness watch
 //! - `choice`: who leads, without clock and sockets
+//! - `make`: sources as the configuration describes them
 //! - here: what sources said to the choice, what the leader said to the flow, and all of it to whoever looks
 //!
 //! The newest template of every source is kept, so that a backup's is there when the leader fails.
 
 mod choice;
+mod make;
 mod watch;
 
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
 };
 pub(super) use choice::Rules;
 use choice::{Choice, Condition, Said, Step};
+pub(super) use make::make;
 use std::{
     collections::VecDeque,
     future::pending,
