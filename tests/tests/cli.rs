@@ -97,7 +97,7 @@ module = 5
         ("15:", "[pool] key_id: \"with spaces\""),
         ("16:", "[pool] secret_file:"),
         ("17:", "unknown section [ledgr]; did you mean [ledger]?"),
-        ("20:", "[record] keep: 0 is not between 1 and 10000"),
+        ("20:", "[record] keep: 0 is not a duration"),
         ("22:", "[gate] verdict_timeout: is longer than hold_timeout"),
         ("25:", "[[policy]] name: \"Fee Floor\""),
         ("26:", "[[policy]] module: 5 is not a path"),
