@@ -8,7 +8,7 @@ use reservegrid_tests::{
     gateway::{DEADLINE, Gateway},
     wait,
 };
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
@@ -46,7 +46,12 @@ async fn counted(api: &str, line: &str) -> Result<Option<u64>> {
 }
 
 async fn wait_for_count(api: &str, line: &str, count: u64) -> Result<()> {
-    wait::until(line, DEADLINE, async || Ok((counted(api, line).await? == Some(count)).then_some(()))).await
+    wait::until(line, DEADLINE, async || {
+        // Not so often that the surface has enough of this address.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Ok((counted(api, line).await? == Some(count)).then_some(()))
+    })
+    .await
 }
 
 async fn surface() -> Result<(impl Sized, Gateway)> {
