@@ -246,12 +246,12 @@ async fn a_replay_gives_each_template_once_in_order_at_its_time_and_says_when_th
     let first = source.next_template(None, Duration::MAX / 4).await.unwrap().unwrap();
     let again = source.next_template(None, Duration::from_secs(1)).await.unwrap().unwrap();
     assert_eq!(first.template.digest, again.template.digest);
-    let after = |digest| source.next_template(Some(digest), Duration::from_millis(300));
+    let after = |digest, seconds| source.next_template(Some(digest), Duration::from_secs(seconds));
     let mut last = first.template.digest;
     for _ in 0..3 {
-        last = after(last).await.unwrap().unwrap().template.digest;
+        last = after(last, 60).await.unwrap().unwrap().template.digest;
     }
-    assert!(after(last).await.unwrap().is_none(), "its time has not come");
+    assert!(after(last, 1).await.unwrap().is_none(), "its time has not come");
     let recorded =
         Recording::read(&PathBuf::from(format!("{}#1", files(folder.path()).unwrap()[0].display())));
     let context = first.context.taken(1, Duration::from_secs(9), Some(9));
