@@ -296,7 +296,7 @@ impl Session {
             }
             self.send_work(&job, agreed, out)?;
         }
-        self.serve_idle(agreed, out)?;
+        self.serve_idle(out)?;
         self.send_ahead(agreed, out)
     }
 

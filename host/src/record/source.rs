@@ -76,8 +76,7 @@ impl Replay {
             return Err(io::Error::new(io::ErrorKind::NotFound, problem));
         }
         // One that is not there is a fault of the configuration, and said at the start.
-        let first = Recordings::open(&files[0]).map_err(io::Error::other)?;
-        drop(first);
+        Recordings::open(&files[0]).map_err(io::Error::other)?;
         let (sender, read) = mpsc::channel(AHEAD);
         thread::Builder::new().name("replay".into()).spawn(move || {
             // Ends as well when nobody asks any more.

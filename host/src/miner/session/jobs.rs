@@ -47,14 +47,12 @@ impl Session {
         send_group_job(GROUP_CHANNEL_ID, self.channels.values_mut().map(AsMut::as_mut), job, job_id, out)
     }
 
-    /// The work for channels that could be given none when they were opened.
-    pub(super) fn serve_idle(&mut self, agreed: Agreed, out: &mut Outbox) -> Result<(), Close> {
-        let idle = self.channels.values().filter(|channel| channel.is_idle());
-        for channel_id in idle.map(|channel| channel.id).collect::<Vec<_>>() {
-            let Some(mut channel) = self.channels.remove(&channel_id) else { continue };
-            let served = self.first_work(&mut channel, agreed, out);
-            self.channels.insert(channel_id, channel);
-            served?;
+    /// The work for channels that could be given none when they were opened. A future job that is out already
+    /// is not told to them: when it becomes current they get it whole, like any that never heard of it.
+    pub(super) fn serve_idle(&mut self, out: &mut Outbox) -> Result<(), Close> {
+        let Some(job) = self.work.job.clone() else { return Ok(()) };
+        for channel in self.channels.values_mut().filter(|channel| channel.is_idle()) {
+            send_job(channel, &job, next(&mut self.next_job_id), first_ntime(&job), out)?;
         }
         Ok(())
     }

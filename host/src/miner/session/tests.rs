@@ -297,6 +297,17 @@ async fn work_in_place_of_what_was_taken_back_comes_with_its_tip_to_those_that_h
     assert_eq!(u32_at(&heard[1], 0), u32_at(&heard[2], 0), "both to the new channel");
     assert_ne!(u32_at(&heard[0], 0), u32_at(&heard[1], 0));
 
+    // A future job that comes with it is for all of them, not for the new one alone.
+    let future = chain.ahead();
+    let mut both = Bench::new(limits(), &released(first.clone()), 0);
+    assert_eq!(both.open(0x13), [0x14, 0x1f, 0x20]);
+    both.session.on_work(withdrawn(&first), &mut both.out).unwrap();
+    assert_eq!(both.open(0x13), [0x14]);
+    both.session.on_work(with_ahead(&first, &future), &mut both.out).unwrap();
+    let heard = both.heard();
+    assert_eq!(types(&heard), [0x1f, 0x20, 0x1f]);
+    assert_eq!(u32_at(&heard[2], 0), GROUP_CHANNEL_ID);
+
     let mut late = Bench::new(limits(), &withdrawn(&first), 0);
     assert_eq!((late.open(0x13), late.open(0x13)), (vec![0x14], vec![0x14]));
     late.session.on_work(released(other), &mut late.out).unwrap();
